@@ -1,0 +1,43 @@
+// common/ipc/jail_order.h: the first packet of every jailed process, from the broker.
+//
+// Trust: the broker wrote it into the socket before anyone else held the other end, so a session or
+// worker may believe it. Nothing that comes later on that socket is believed.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "common/ipc/message.h"
+
+namespace common::ipc {
+
+// One classic BPF instruction, bit for bit a kernel `struct sock_filter`.
+struct FilterInstruction {
+  std::uint16_t code;
+  std::uint8_t jump_true;
+  std::uint8_t jump_false;
+  std::uint32_t operand;
+};
+inline constexpr std::size_t kFilterInstructionsMax = 240;
+
+struct JailOrder {
+  static constexpr std::uint32_t kKind = 0x001;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kIpcVersion;
+  std::uint32_t strict;      // 1: end with WorkerFault::kPosture unless every layer holds.
+  std::uint32_t namespaces;  // CLONE_NEW* that the broker's clone() has given us.
+  std::uint32_t uid;         // Without a user namespace: the uid and gid to become; else unused.
+  std::uint32_t gid;
+  std::uint32_t change_ids;  // 1: uid and gid above are to be taken on.
+  std::uint32_t probe;       // 1: take on the whole jail, seal, and exit: the broker is looking
+                             // what this host allows.
+  std::uint32_t filter_count;
+  std::uint32_t same_uid =
+      0;  // 1: our uid outside is the broker's own, who could not give another.
+  std::array<FilterInstruction, kFilterInstructionsMax> filter;
+};
+static_assert(Message<JailOrder>);
+
+}  // namespace common::ipc

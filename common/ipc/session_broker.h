@@ -1,0 +1,156 @@
+// common/ipc/session_broker.h: every message between a session and the broker.
+//
+// Trust: a session parses what a VMM sends, so the broker treats it as hostile. No message names a
+// device, a path or a VM: the broker knows for which device it started this session, and a session
+// that could choose could choose wrongly.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "common/ipc/message.h"
+#include "common/ipc/session_event.h"
+
+namespace common::ipc {
+
+// Descriptors of a session at exec. It keeps the first two; the status page is mapped and closed.
+// Every later descriptor comes over one of its sockets.
+enum class SessionFd : int {
+  kBroker = 3,  // Packets: this file.
+  kVmm = 4,     // Stream: vhost-user.
+  kStatusPage = 5,
+};
+
+inline constexpr std::size_t kConfigBytesMax = 256;
+
+// broker to session, once, after JailOrder. What the device is: the session knows no device types.
+struct SessionStart {
+  static constexpr std::uint32_t kKind = 0x101;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t device_kind;      // DeviceKind.
+  std::uint64_t device_features;  // All virtio bits offered; the session adds vhost-user's own.
+  std::uint32_t queues_max;       // What GET_QUEUE_NUM answers.
+  std::uint32_t queue_size_max;
+  std::uint32_t config_bytes;        // How many of `config` are the device's; zeros follow.
+  std::uint32_t writable_offset;     // The bytes of `config` that SET_CONFIG may change:
+  std::uint32_t writable_bytes;      // at most 8 of them (the cache mode of a disk).
+  std::uint32_t call_swap_in_place;  // 1: SwapCall works; 0: a new call eventfd needs a new worker.
+  std::array<std::uint8_t, kConfigBytesMax> config;
+};
+static_assert(Message<SessionStart>);
+
+// session to broker. Start a worker for this queue of my device. Answered by QueueOpened, or by
+// QueueEnded if that failed. At most one worker per queue: a second OpenQueue ends the session.
+struct OpenQueue {
+  static constexpr std::uint32_t kKind = 0x102;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t queue;
+};
+static_assert(Message<OpenQueue>);
+
+// broker to session, one descriptor: our end of a packet socket whose other end the new worker
+// holds. The guest memory and the eventfds go over it, so they never pass through the broker.
+struct QueueOpened {
+  static constexpr std::uint32_t kKind = 0x103;
+  static constexpr std::size_t kFdsMin = 1;
+  static constexpr std::size_t kFdsMax = 1;
+  std::uint32_t kind = kKind;
+  std::uint32_t queue;
+};
+static_assert(Message<QueueOpened>);
+
+// session to broker. The worker has told the session that it is sealed and serves: for the log.
+struct QueueServing {
+  static constexpr std::uint32_t kKind = 0x104;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t queue;
+};
+static_assert(Message<QueueServing>);
+
+// session to broker. Let that worker finish what it has taken and end. Answered by QueueEnded (once
+// only, even where the worker ended by itself meanwhile).
+struct CloseQueue {
+  static constexpr std::uint32_t kKind = 0x105;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t queue;
+};
+static_assert(Message<CloseQueue>);
+
+// broker to session. The worker is gone and reaped. `next_avail` is what it reported (a number the
+// worker chose: hostile if the worker was), valid only where `outcome` is kStopped.
+struct QueueEnded {
+  static constexpr std::uint32_t kKind = 0x106;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t queue;
+  std::uint32_t outcome;  // QueueOutcome.
+  std::uint32_t next_avail;
+};
+static_assert(Message<QueueEnded>);
+
+enum class QueueOutcome : std::uint32_t {
+  kStopped = 0,     // Drained on request.
+  kGuestFault = 1,  // The guest broke the ring: the queue stays stopped until it is started anew.
+  kDied = 2,        // Killed, crashed, or a fault of the host: what it had taken is not answered.
+  kNotStarted = 3,  // The broker could not start it.
+};
+
+// session to broker, one descriptor: the new call eventfd of a running worker, to be put in the old
+// one's place. Only where SessionStart said call_swap_in_place. Answered by CallSwapped always.
+struct SwapCall {
+  static constexpr std::uint32_t kKind = 0x107;
+  static constexpr std::size_t kFdsMin = 1;
+  static constexpr std::size_t kFdsMax = 1;
+  std::uint32_t kind = kKind;
+  std::uint32_t queue;
+};
+static_assert(Message<SwapCall>);
+
+// broker to session. `swapped` 1: the worker rings the new eventfd from now on (and has rung it
+// once already, in case the old one swallowed an interrupt). 0: it could not be done; replace the
+// worker.
+struct CallSwapped {
+  static constexpr std::uint32_t kKind = 0x108;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t queue;
+  std::uint32_t swapped;
+  std::uint32_t unused = 0;
+};
+static_assert(Message<CallSwapped>);
+
+// session to broker, for the log only: something happened that an operator should read about. Codes
+// and numbers, never text: a hijacked session can choose among our sentences, not write its own.
+struct SessionEvent {
+  static constexpr std::uint32_t kKind = 0x109;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t code;  // EventCode.
+  std::array<std::uint64_t, 3> numbers;
+};
+static_assert(Message<SessionEvent>);
+
+// broker to session: the device's configuration space has changed (a resize). The session tells the
+// front-end over its back-end channel where there is one.
+struct ConfigChanged {
+  static constexpr std::uint32_t kKind = 0x10a;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t config_bytes;
+  std::array<std::uint8_t, kConfigBytesMax> config;
+};
+static_assert(Message<ConfigChanged>);
+
+}  // namespace common::ipc

@@ -1,0 +1,171 @@
+// common/ipc/worker_messages.h: what a worker is told, by the broker first and then by the session.
+//
+// One packet socket. The broker writes JailOrder and the device's start message into it, then hands
+// the other end to the session: so the worker believes these two, and from then on nothing.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "common/ipc/message.h"
+#include "common/virtio_blk_wire.h"
+
+namespace common::ipc {
+
+// Descriptors of a worker at exec, before it seals itself. policy/worker_*.h says what is left.
+enum class WorkerFd : int {
+  kControl = 3,  // Packets: this file.
+  kStatusPage = 4,
+  kDevice = 5,          // The disk (or the tap queue).
+  kEngine = 6,          // io_uring: the ring. Fallback: an eventfd; readable means stop.
+  kDeviceBuffered = 7,  // Only where BlkStart::has_buffered: the same disk without O_DIRECT.
+};
+
+// broker to worker, after JailOrder.
+struct BlkStart {
+  static constexpr std::uint32_t kKind = 0x201;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t engine;            // EngineKind.
+  std::uint64_t capacity_sectors;  // 512-byte sectors; requests beyond are refused.
+  std::uint32_t read_only;         // 1: the descriptor cannot write either.
+  std::uint32_t direct;            // 1: kDevice is O_DIRECT.
+  std::uint32_t memory_alignment;  // Bytes: what O_DIRECT asks of buffer addresses.
+  std::uint32_t offset_alignment;  // Bytes: what O_DIRECT asks of offsets and lengths.
+  std::uint32_t has_buffered;      // 1: kDeviceBuffered is there for what is not aligned.
+  std::uint32_t discard;           // 1: offered.
+  std::uint32_t write_zeroes;      // 1: offered.
+  std::uint32_t block_device;      // 1: a block device, not a regular file.
+  std::uint32_t poll_us;           // Longest busy poll before sleeping; 0 for none.
+  std::uint32_t tsc_per_us;        // Ticks of the CPU's time stamp counter per microsecond.
+  std::array<std::uint8_t, blk::kIdBytes> serial;
+  std::uint32_t unused = 0;
+};
+static_assert(Message<BlkStart>);
+
+// broker to worker, after BlkStart and only with EngineKind::kIoUring: where the parts of the
+// inherited ring are (struct io_sqring_offsets and io_cqring_offsets: only its creator is told).
+struct UringLayout {
+  static constexpr std::uint32_t kKind = 0x205;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t sq_entries, cq_entries, no_sq_array;
+  std::uint32_t sq_head, sq_tail, sq_mask, sq_flags, sq_array;
+  std::uint32_t cq_head, cq_tail, cq_mask, cq_overflow, cqes;
+};
+static_assert(Message<UringLayout>);
+
+// session to worker: part of the memory table, and its descriptors in the same order. Sent until
+// `first + count == total`.
+struct MemoryRegions {
+  static constexpr std::uint32_t kKind = 0x202;
+  static constexpr std::size_t kFdsMin = 1;
+  static constexpr std::size_t kFdsMax = 8;
+  struct Region {
+    std::uint64_t guest_addr;
+    std::uint64_t bytes;
+    std::uint64_t file_offset;
+  };
+  std::uint32_t kind = kKind;
+  std::uint32_t total;
+  std::uint32_t first;
+  std::uint32_t count;
+  std::array<Region, kFdsMax> regions;
+};
+static_assert(Message<MemoryRegions>);
+
+// session to worker, last: the ring. One descriptor for each of has_kick and has_call, in that
+// order. The worker maps, seals itself, answers Serving, and only then looks at the ring, at once
+// and without waiting for a kick.
+struct RingStart {
+  static constexpr std::uint32_t kKind = 0x203;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 2;
+  std::uint32_t kind = kKind;
+  std::uint32_t queue_size;
+  std::uint64_t desc_addr;  // Guest-physical.
+  std::uint64_t avail_addr;
+  std::uint64_t used_addr;
+  std::uint64_t features;    // Acknowledged by the driver.
+  std::uint32_t next_avail;  // The index to take next.
+  std::uint32_t has_kick;    // 0: the front-end wants the ring polled.
+  std::uint32_t has_call;    // 0: the front-end wants no interrupts.
+  std::uint32_t unused = 0;
+  std::array<std::uint8_t, 8> writable_config;  // SessionStart's writable bytes, as they are now.
+};
+static_assert(Message<RingStart>);
+
+// worker to session: sealed; what follows is the guest's. The io_uring worker closes its end before
+// it seals, so end-of-file right after Serving is as it should be.
+struct Serving {
+  static constexpr std::uint32_t kKind = 0x204;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t unused = 0;
+};
+static_assert(Message<Serving>);
+
+// Why a worker ended, or refused to start; on its status page with two numbers and an errno, and in
+// words in broker/event_text.cpp.
+enum class WorkerFault : std::uint32_t {
+  kNone = 0,
+
+  // The guest broke virtio; the queue stops. Details as noted.
+  kAvailJump = 1,          // avail index, ours: further ahead than the ring is long
+  kHeadOutsideTable,       // head, queue size
+  kIndexOutsideTable,      // index, table entries
+  kChainTooLong,           // head, limit: longer than allowed, or it loops
+  kUnknownDescFlags,       // flags, head
+  kIndirectNotNegotiated,  // head
+  kNestedIndirect,         // head
+  kIndirectTableSize,      // bytes, head
+  kIndirectAndNext,        // head
+  kReadableAfterWritable,  // head
+  kUnmappedBuffer,         // guest address, length
+  kTotalOverflow,          // head
+  kNoStatusByte,           // head: no writable byte for the status
+  kRequestTooShort,        // bytes readable, head: less than a request header
+
+  // What the session passed on was wrong.
+  kBadMessage = 100,  // kind, size
+  kRingUnmapped,      // part (0 desc, 1 avail, 2 used), guest address
+  kKickUnreadable,    // : the kick descriptor is no eventfd
+  kMapFailed,         // guest address, bytes
+
+  // The host's or ours.
+  kEngine = 200,    // step
+  kPosture,         // layer
+  kJail,            // step
+  kCallUnwritable,  //
+};
+
+// A worker's exit codes. Everything else (signals, other codes) is a death.
+enum class WorkerExit : int {
+  kStopped = 0,
+  kGuestFault = 20,
+  kStartRefused = 21,
+  kHostFault = 22,
+};
+
+// io_uring engine: the ring's registered files, and what the broker sends into it by MSG_RING. The
+// broker puts a new call eventfd into kSlotCall and a completion with kRingCallSwapped with it.
+inline constexpr std::uint32_t kSlotKick = 0;
+inline constexpr std::uint32_t kSlotCall = 1;
+inline constexpr std::uint32_t kSlotDevice = 2;
+inline constexpr std::uint32_t kSlotDeviceBuffered = 3;
+inline constexpr std::uint32_t kSlotCount = 4;
+
+// user_data of the broker's messages. A worker's own completions have the top byte zero.
+inline constexpr std::uint64_t kRingStop = 0xff00'0000'0000'0001ULL;
+inline constexpr std::uint64_t kRingCallSwapped = 0xff00'0000'0000'0002ULL;
+
+// How the broker creates a worker's ring, and how the worker maps it.
+inline constexpr std::uint32_t kRingEntries = 256;             // Submission queue.
+inline constexpr std::uint32_t kRingCompletionEntries = 4096;  // More than can ever be in flight.
+inline constexpr std::uint32_t kRingThreads = 4;  // Kernel threads for what would block; one more
+                                                  // for what is no file.
+
+}  // namespace common::ipc

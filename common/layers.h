@@ -1,0 +1,62 @@
+// common/layers.h: the layers of the jail, as named in every posture report.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+namespace common {
+
+// In the order in which they are taken on. The numbers are part of the status page's layout.
+enum class Layer : std::uint8_t {
+  kUserNamespace = 0,
+  kPidNamespace,
+  kMountNamespace,
+  kNetNamespace,
+  kIpcNamespace,
+  kUtsNamespace,
+  kCgroupNamespace,
+  kEmptyRoot,       // Read-only, empty, and the old one unmounted.
+  kOwnUid,          // Not the broker's uid.
+  kNoCapabilities,  // All five sets empty, and the bounding set.
+  kSecurebits,      // Locked: uid 0 gains nothing.
+  kNoNewPrivs,
+  kLandlock,  // Every right handled, none granted, scopes included.
+  kRlimits,
+  kNotDumpable,
+  kMdwe,   // Memory once written can never become executable.
+  kMseal,  // Text and guest memory mappings cannot be changed.
+  kSeccomp,
+};
+inline constexpr std::size_t kLayerCount = 18;
+
+[[nodiscard]] constexpr std::string_view layer_name(Layer layer) noexcept {
+  constexpr std::array<std::string_view, kLayerCount> kNames = {
+      "user namespace", "pid namespace",   "mount namespace",  "net namespace",
+      "ipc namespace",  "uts namespace",   "cgroup namespace", "empty root",
+      "own uid",        "no capabilities", "securebits",       "no_new_privs",
+      "landlock",       "rlimits",         "not dumpable",     "mdwe",
+      "mseal",          "seccomp",
+  };
+  return kNames[static_cast<std::size_t>(layer)];
+}
+
+// What became of one layer in one process, as that process itself saw it.
+struct LayerResult {
+  enum class State : std::uint8_t { kNotTried = 0, kEnforced = 1, kDegraded = 2, kAbsent = 3 };
+  State state = State::kNotTried;
+  std::uint8_t detail = 0;     // Landlock: the ABI in force. Else 0.
+  std::uint16_t os_errno = 0;  // Why not enforced; 0 where the reason is no error.
+};
+static_assert(sizeof(LayerResult) == 4);
+
+using LayerResults = std::array<LayerResult, kLayerCount>;
+
+// mseal and mdwe are newer than the kernels most hosts run, and add to what seccomp refuses anyway:
+// strict does not ask for them where the kernel does not know them (ENOSYS, EINVAL).
+[[nodiscard]] constexpr bool strict_requires(Layer layer) noexcept {
+  return layer != Layer::kMseal && layer != Layer::kMdwe;
+}
+
+}  // namespace common

@@ -1,0 +1,75 @@
+// common/status_page.h: one page that a session or worker writes and the broker reads.
+//
+// The only way out of a sealed worker: it holds no descriptor to send anything over. The broker
+// treats every field as hostile: it prints numbers and looks words up in its own tables, and the
+// memfd is sealed against shrinking, so a hijacked writer cannot kill the reader by SIGBUS.
+//
+// One writer (the jailed process), one reader; every field is a relaxed atomic of its own.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "common/layers.h"
+
+namespace common {
+
+inline constexpr std::size_t kStatusPageBytes = 4096;
+inline constexpr std::uint32_t kStatusPageVersion = 1;
+
+// How far the process has come. It only grows.
+enum class Stage : std::uint32_t {
+  kNotStarted = 0,
+  kJailed = 1,  // Namespaces, root, capabilities, Landlock: before anything hostile is read.
+  kSealed = 2,  // seccomp installed; only now is a peer's or guest's byte looked at.
+  kEnding = 3,
+};
+
+// What a worker counts. Only ever grows; 64-bit, so it does not wrap.
+enum class Counter : std::uint8_t {
+  kReadRequests = 0,
+  kWriteRequests,
+  kFlushRequests,
+  kDiscardRequests,
+  kWriteZeroesRequests,
+  kGetIdRequests,
+  kOtherRequests,
+  kReadBytes,
+  kWrittenBytes,
+  kStatusIoError,
+  kStatusUnsupported,
+  kKicks,            // Kick events consumed.
+  kCalls,            // Interrupts sent.
+  kCallsSuppressed,  // Batches published for which the guest wanted none.
+  kTurns,            // Passes of the loop.
+  kSystemCalls,      // By the engine's own count.
+  kBounced,          // Requests that went through an aligned copy (O_DIRECT).
+  kCount,
+};
+inline constexpr std::size_t kCounterCount = static_cast<std::size_t>(Counter::kCount);
+
+struct alignas(64) StatusPage {
+  std::atomic<std::uint32_t> version;
+  std::atomic<Stage> stage;
+  // A worker's: ipc::WorkerFault and two numbers for its sentence. Written before it exits.
+  std::atomic<std::uint32_t> fault;
+  std::atomic<std::uint32_t> fault_os_errno;
+  std::atomic<std::uint64_t> fault_detail[2];
+  // The next avail index the device would take: what GET_VRING_BASE answers once it has drained.
+  std::atomic<std::uint32_t> next_avail;
+  std::atomic<std::uint32_t> in_flight;
+  std::array<std::atomic<std::uint32_t>, kLayerCount> layers;  // LayerResult, bit for bit.
+  alignas(64) std::array<std::atomic<std::uint64_t>, kCounterCount> counters;
+
+  void add(Counter counter, std::uint64_t amount) noexcept {
+    auto& slot = counters[static_cast<std::size_t>(counter)];
+    // Single writer: a load and a store, no locked instruction on the data path.
+    slot.store(slot.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+  }
+};
+static_assert(sizeof(StatusPage) <= kStatusPageBytes);
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
+
+}  // namespace common
