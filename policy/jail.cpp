@@ -1,0 +1,279 @@
+#include "policy/jail.h"
+
+#include <grp.h>
+#include <link.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cerrno>
+#include <climits>
+#include <csignal>
+
+#include "common/ipc/worker_messages.h"
+#include "policy/capabilities.h"
+#include "policy/empty_root.h"
+#include "policy/landlock.h"
+#include "policy/rlimits.h"
+#include "policy/sanitizer.h"
+
+namespace policy {
+namespace {
+
+using common::fail_errno;
+using common::Layer;
+using common::LayerResult;
+using common::LayerResults;
+using common::Result;
+using common::StatusPage;
+using common::ipc::JailOrder;
+using State = common::LayerResult::State;
+
+// Newer than the headers of some build hosts.
+constexpr int kSetMdwe = 65;                  // PR_SET_MDWE, 6.3
+constexpr unsigned long kRefuseExecGain = 1;  // PR_MDWE_REFUSE_EXEC_GAIN
+constexpr long kMseal = 462;                  // 6.10
+
+void record(StatusPage& page, Layer layer, LayerResult result) noexcept {
+  page.layers[static_cast<std::size_t>(layer)].store(std::bit_cast<std::uint32_t>(result),
+                                                     std::memory_order_relaxed);
+}
+
+LayerResult outcome(State state, int os_errno = 0) noexcept {
+  return {state, 0, static_cast<std::uint16_t>(os_errno)};
+}
+
+LayerResult outcome(const Result<void>& result) noexcept {
+  return result ? outcome(State::kEnforced) : outcome(State::kAbsent, result.error().os_errno);
+}
+
+LayerResults recorded(const StatusPage& page) noexcept {
+  LayerResults results{};
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    results[i] = std::bit_cast<LayerResult>(page.layers[i].load(std::memory_order_relaxed));
+  }
+  return results;
+}
+
+// The broker says what its clone() gave us: there is no /proc to ask once the root is empty.
+void record_namespaces(const JailOrder& order, StatusPage& page) noexcept {
+  constexpr std::pair<Layer, std::uint32_t> kNamespaces[] = {
+      {Layer::kUserNamespace, CLONE_NEWUSER},     {Layer::kPidNamespace, CLONE_NEWPID},
+      {Layer::kMountNamespace, CLONE_NEWNS},      {Layer::kNetNamespace, CLONE_NEWNET},
+      {Layer::kIpcNamespace, CLONE_NEWIPC},       {Layer::kUtsNamespace, CLONE_NEWUTS},
+      {Layer::kCgroupNamespace, CLONE_NEWCGROUP},
+  };
+  for (const auto& [layer, flag] : kNamespaces) {
+    record(page, layer,
+           outcome((order.namespaces & flag) != 0 ? State::kEnforced : State::kAbsent));
+  }
+}
+
+LayerResult take_root(const JailOrder& order) noexcept {
+  if ((order.namespaces & CLONE_NEWNS) == 0) return outcome(State::kAbsent);
+  return outcome(enter_empty_root());
+}
+
+Result<void> change_ids(const JailOrder& order) noexcept {
+  // The system calls themselves: the C library's functions would ask all threads of a process to
+  // follow, and allocate. `keep capabilities` is not needed: securebits say NO_SETUID_FIXUP, or,
+  // where those could not be locked, the capabilities that this step takes away would have gone
+  // next.
+  if (::syscall(SYS_setgroups, 0, nullptr) != 0) return fail_errno("drop groups", errno);
+  if (::syscall(SYS_setresgid, order.gid, order.gid, order.gid) != 0) {
+    return fail_errno("change gid", errno);
+  }
+  if (::syscall(SYS_setresuid, order.uid, order.uid, order.uid) != 0) {
+    return fail_errno("change uid", errno);
+  }
+  return {};
+}
+
+Result<LayerResult> take_uid(const JailOrder& order) noexcept {
+  if (order.change_ids != 0) TRY(change_ids(order));
+  const bool moved = order.change_ids != 0 || (order.namespaces & CLONE_NEWUSER) != 0;
+  if (!moved) return outcome(State::kAbsent);
+  return outcome(order.same_uid != 0 ? State::kDegraded : State::kEnforced);
+}
+
+Result<void> drop_capabilities(StatusPage& page) noexcept {
+  TRY(drop_all_capabilities());
+  // Degraded: the bounding set is not empty, which without privileges cannot be changed.
+  record(page, Layer::kNoCapabilities,
+         outcome(all_capabilities_gone() ? State::kEnforced : State::kDegraded));
+
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return fail_errno("no_new_privs", errno);
+  record(page, Layer::kNoNewPrivs, outcome(State::kEnforced));
+  return {};
+}
+
+LayerResult take_mdwe() noexcept {
+  if (::prctl(kSetMdwe, kRefuseExecGain, 0, 0, 0) == 0) return outcome(State::kEnforced);
+  return outcome(State::kAbsent, errno);
+}
+
+LayerResult take_not_dumpable() noexcept {
+  if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return outcome(State::kAbsent, errno);
+  return outcome(::prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0 ? State::kEnforced : State::kAbsent);
+}
+
+// spawn() has asked for this already; a change of uid made the kernel forget it. In a pid namespace
+// the parent is 0 before and after, and a broker that died in between ends us by its closed
+// sockets.
+Result<void> die_with_broker(pid_t parent_before) noexcept {
+  if (::prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0) return fail_errno("PDEATHSIG", errno);
+  if (::getppid() != parent_before) return fail_errno("the broker is gone", ESRCH);
+  return {};
+}
+
+// Layers that only seal() takes on cannot be missing before it.
+Result<void> demand_strict(const JailOrder& order, StatusPage& page,
+                           std::initializer_list<Layer> not_yet) noexcept {
+  if (order.strict == 0) return {};
+  LayerResults results = recorded(page);
+  for (const Layer layer : not_yet) {
+    results[static_cast<std::size_t>(layer)] = outcome(State::kEnforced);
+  }
+  Layer missing{};
+  if (!below_strict(results, missing)) return {};
+
+  const LayerResult& result = results[static_cast<std::size_t>(missing)];
+  page.fault_detail[0].store(static_cast<std::uint64_t>(missing), std::memory_order_relaxed);
+  page.fault_os_errno.store(result.os_errno, std::memory_order_relaxed);
+  page.fault.store(static_cast<std::uint32_t>(common::ipc::WorkerFault::kPosture),
+                   std::memory_order_relaxed);
+  return fail_errno(common::layer_name(missing).data(), result.os_errno);
+}
+
+// Everything but `keep` (ascending).
+Result<void> close_all_but(std::span<const int> keep) noexcept {
+  unsigned next = 0;
+  for (const int number : keep) {
+    const auto kept = static_cast<unsigned>(number);
+    if (kept > next && ::syscall(SYS_close_range, next, kept - 1, 0U) != 0) {
+      return fail_errno("close_range", errno);
+    }
+    next = kept + 1;
+  }
+  if (::syscall(SYS_close_range, next, UINT_MAX, 0U) != 0) return fail_errno("close_range", errno);
+  return {};
+}
+
+Result<void> close_for_seal(std::span<const int> keep) noexcept {
+  if constexpr (!kSanitizerBuild) {
+    return close_all_but(keep);
+  } else {
+    constexpr std::size_t kKeptMax = 64;
+    std::array<int, kKeptMax> kept{STDERR_FILENO};
+    if (keep.size() >= kKeptMax) return fail_errno("too many descriptors to keep", EINVAL);
+    const auto end = std::copy_if(keep.begin(), keep.end(), kept.begin() + 1,
+                                  [](int number) { return number > STDERR_FILENO; });
+    return close_all_but(std::span(kept.begin(), end));
+  }
+}
+
+Result<void> install_filter(const JailOrder& order) noexcept {
+  static_assert(sizeof(common::ipc::FilterInstruction) == 8);
+  if (order.filter_count == 0 || order.filter_count > order.filter.size()) {
+    return fail_errno("the order has no filter", EINVAL);
+  }
+  // struct sock_fprog, whose pointer is not const although the kernel only reads.
+  struct {
+    unsigned short count;
+    const common::ipc::FilterInstruction* instructions;
+  } const program{static_cast<unsigned short>(order.filter_count), order.filter.data()};
+  if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0U, &program) != 0) {
+    return fail_errno("install the seccomp filter", errno);
+  }
+  return {};
+}
+
+// mseal() of every segment of one loaded object. Stops at the first refusal.
+int seal_object(dl_phdr_info* object, std::size_t, void* os_errno) {
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  for (std::size_t i = 0; i < object->dlpi_phnum; ++i) {
+    const ElfW(Phdr)& segment = object->dlpi_phdr[i];
+    if (segment.p_type != PT_LOAD) continue;
+    const std::uintptr_t start = (object->dlpi_addr + segment.p_vaddr) & ~(page - 1);
+    const std::uintptr_t end = object->dlpi_addr + segment.p_vaddr + segment.p_memsz;
+    const std::size_t bytes = (end - start + page - 1) & ~(page - 1);
+    if (::syscall(kMseal, start, bytes, 0UL) != 0) {
+      *static_cast<int*>(os_errno) = errno;
+      return 1;
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+
+bool below_strict(const LayerResults& results, Layer& which) noexcept {
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    const auto layer = static_cast<Layer>(i);
+    if (common::strict_requires(layer) && results[i].state != State::kEnforced) {
+      which = layer;
+      return true;
+    }
+  }
+  return false;
+}
+
+Result<void> enter_jail(const JailOrder& order, const JailLimits& /*limits*/,
+                        StatusPage& page) noexcept {
+  if (order.version != common::ipc::kIpcVersion) {
+    return fail_errno("the broker is of another version", EPROTO);
+  }
+  const pid_t parent = ::getppid();
+  // Started by descriptor, a program would be called by that number in ps and in audit records.
+  (void)::prctl(PR_SET_NAME, program_invocation_short_name, 0, 0, 0);
+  (void)::umask(0777);
+
+  record_namespaces(order, page);
+  record(page, Layer::kEmptyRoot, take_root(order));
+  record(page, Layer::kSecurebits, outcome(lock_securebits()));
+  TRY_LET(const LayerResult own_uid, take_uid(order));
+  record(page, Layer::kOwnUid, own_uid);
+  TRY(drop_capabilities(page));
+  record(page, Layer::kLandlock, deny_all_by_landlock());
+  record(page, Layer::kRlimits, outcome(set_early_rlimits()));
+  record(page, Layer::kNotDumpable, take_not_dumpable());
+  record(page, Layer::kMdwe, take_mdwe());
+  TRY(die_with_broker(parent));
+
+  TRY(demand_strict(order, page, {Layer::kSeccomp}));
+  page.stage.store(common::Stage::kJailed, std::memory_order_relaxed);
+  return {};
+}
+
+void seal_mappings(StatusPage& page, std::span<const std::span<std::byte>> also) noexcept {
+  int os_errno = 0;
+  ::dl_iterate_phdr(seal_object, &os_errno);
+  for (const std::span<std::byte> mapping : also) {
+    if (os_errno == 0 && ::syscall(kMseal, mapping.data(), mapping.size(), 0UL) != 0) {
+      os_errno = errno;
+    }
+  }
+  record(page, Layer::kMseal, outcome(os_errno == 0 ? State::kEnforced : State::kAbsent, os_errno));
+}
+
+Result<void> seal(const JailOrder& order, const JailLimits& limits, std::span<const int> keep,
+                  StatusPage& page) noexcept {
+  TRY(close_for_seal(keep));
+  const Result<void> limited = set_final_rlimits(limits, (order.namespaces & CLONE_NEWUSER) != 0);
+  if (!limited) record(page, Layer::kRlimits, outcome(limited));
+  TRY(demand_strict(order, page, {Layer::kSeccomp}));
+
+  TRY(install_filter(order));
+  record(page, Layer::kSeccomp, outcome(State::kEnforced));
+  page.stage.store(common::Stage::kSealed, std::memory_order_relaxed);
+  return {};
+}
+
+}  // namespace policy

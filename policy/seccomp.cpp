@@ -1,0 +1,98 @@
+#include "policy/seccomp.h"
+
+#include <seccomp.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <type_traits>
+
+#include "common/fd.h"
+#include "policy/sanitizer.h"
+
+namespace policy {
+namespace {
+
+using common::fail_errno;
+using common::Result;
+using common::ipc::FilterInstruction;
+
+using Context = std::unique_ptr<std::remove_pointer_t<scmp_filter_ctx>,
+                                decltype([](void* context) { ::seccomp_release(context); })>;
+
+// libseccomp returns negative errno values.
+Result<void> check(int result, const char* what) {
+  if (result < 0) return fail_errno(what, -result);
+  return {};
+}
+
+scmp_arg_cmp compare(const ArgLimit& limit) {
+  switch (limit.test) {
+    case ArgLimit::Test::kEquals:
+      return {limit.index, SCMP_CMP_EQ, limit.value, 0};
+    case ArgLimit::Test::kMaskedEquals:
+      return {limit.index, SCMP_CMP_MASKED_EQ, limit.mask, limit.value};
+    case ArgLimit::Test::kAtMost:
+      return {limit.index, SCMP_CMP_LE, limit.value, 0};
+    case ArgLimit::Test::kAny:
+      break;
+  }
+  return {limit.index, SCMP_CMP_GE, 0, 0};
+}
+
+Result<void> add_rule(scmp_filter_ctx context, const SyscallRule& rule) {
+  std::array<scmp_arg_cmp, kArgLimitsMax> compares{};
+  unsigned count = 0;
+  for (const ArgLimit& limit : rule.limits) {
+    if (limit.test != ArgLimit::Test::kAny) compares[count++] = compare(limit);
+  }
+  return check(
+      ::seccomp_rule_add_exact_array(context, SCMP_ACT_ALLOW, rule.number, count, compares.data()),
+      "seccomp: add a rule");
+}
+
+// Through a memfd, since libseccomp exports into descriptors only (2.6 has memory as well).
+Result<std::vector<FilterInstruction>> export_instructions(scmp_filter_ctx context) {
+  const common::Fd file(::memfd_create("filter", MFD_CLOEXEC));
+  if (!file.valid()) return fail_errno("seccomp: memfd_create", errno);
+  TRY(check(::seccomp_export_bpf(context, file.ref().number), "seccomp: export"));
+
+  const off_t bytes = ::lseek(file.ref().number, 0, SEEK_END);
+  if (bytes < 0) return fail_errno("seccomp: size of the filter", errno);
+  const std::size_t count = static_cast<std::size_t>(bytes) / sizeof(FilterInstruction);
+  if (count > common::ipc::kFilterInstructionsMax) {
+    return fail_errno("seccomp: the filter is too long", ENOSPC);
+  }
+  std::vector<FilterInstruction> instructions(count);
+  const std::size_t wanted = count * sizeof(FilterInstruction);
+  const ssize_t got = ::pread(file.ref().number, instructions.data(), wanted, 0);
+  if (got < 0 || static_cast<std::size_t>(got) != wanted) {
+    return fail_errno("seccomp: read the filter back", got < 0 ? errno : EIO);
+  }
+  return instructions;
+}
+
+}  // namespace
+
+Result<std::vector<FilterInstruction>> compile_filter(const Profile& profile) {
+  const Context context(::seccomp_init(SCMP_ACT_KILL_PROCESS));
+  if (context == nullptr) return fail_errno("seccomp: no memory", ENOMEM);
+  // Foreign architectures (int 0x80, x32) are what the default is: death.
+  TRY(check(::seccomp_attr_set(context.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS),
+            "seccomp: foreign architectures"));
+  for (const SyscallRule& rule : profile.syscalls) TRY(add_rule(context.get(), rule));
+  for (const SyscallRule& rule : kSanitizerSyscalls) TRY(add_rule(context.get(), rule));
+  return export_instructions(context.get());
+}
+
+std::string syscall_name(int number) {
+  const std::unique_ptr<char, decltype([](char* text) { std::free(text); })> name(
+      ::seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, number));
+  return name == nullptr ? "unknown" : name.get();
+}
+
+}  // namespace policy

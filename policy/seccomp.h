@@ -1,0 +1,22 @@
+// policy/seccomp.h: from a permission table to a filter. libseccomp lives in seccomp.cpp only,
+// which only the broker links: a jailed process receives its filter as bytes and needs no library.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "common/ipc/jail_order.h"
+#include "common/result.h"
+#include "policy/profile.h"
+
+namespace policy {
+
+// The filter: default action KILL_PROCESS, for foreign architectures too. Errors: what libseccomp
+// says, or ENOSPC if it came out longer than common::ipc::kFilterInstructionsMax.
+[[nodiscard]] common::Result<std::vector<common::ipc::FilterInstruction>> compile_filter(
+    const Profile& profile);
+
+// The name of a system call of this architecture ("openat"), or "unknown".
+[[nodiscard]] std::string syscall_name(int number);
+
+}  // namespace policy
