@@ -1,0 +1,306 @@
+#include "worker/blk_queue.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "common/virtqueue_wire.h"
+#include "worker/blk_request.h"
+#include "worker/blk_transfer.h"
+#include "worker/chain.h"
+#include "worker/poller.h"
+#include "worker/ring.h"
+
+namespace worker {
+namespace {
+
+using common::Counter;
+using common::blk::RequestType;
+using common::blk::Status;
+using common::ipc::WorkerExit;
+using common::ipc::WorkerFault;
+
+// How many chains one turn takes before it submits them and answers what has completed: few enough
+// that the guest works on the first answers while we work on the next requests, many enough that
+// the turn's system call does not count.
+constexpr std::uint32_t kTurnRequestsMax = 16;
+
+// How many completions are worth waking up for. One: a guest may be waiting for just that request
+// (a polling guest does not say so in used_event), and while a batch is on its way the completions
+// that gather during a wake-up are answered together anyway.
+constexpr std::uint32_t kWaitFor = 1;
+
+Counter counter_of(std::uint32_t type) noexcept {
+  switch (static_cast<RequestType>(type)) {
+    case RequestType::kIn:
+      return Counter::kReadRequests;
+    case RequestType::kOut:
+      return Counter::kWriteRequests;
+    case RequestType::kFlush:
+      return Counter::kFlushRequests;
+    case RequestType::kGetId:
+      return Counter::kGetIdRequests;
+    case RequestType::kDiscard:
+      return Counter::kDiscardRequests;
+    case RequestType::kWriteZeroes:
+      return Counter::kWriteZeroesRequests;
+  }
+  return Counter::kOtherRequests;
+}
+
+void store_fault(common::StatusPage& status, const RingFault& fault) noexcept {
+  status.fault_detail[0].store(fault.first, std::memory_order_relaxed);
+  status.fault_detail[1].store(fault.second, std::memory_order_relaxed);
+  status.fault.store(static_cast<std::uint32_t>(fault.code), std::memory_order_release);
+}
+
+}  // namespace
+
+struct BlkQueue::State {
+  State(const BlkQueueParts& parts, const SplitRing& split_ring)
+      : memory(parts.memory),
+        engine(*parts.engine),
+        status(*parts.status),
+        ring(split_ring),
+        device(BlkDevice::from(parts.device, parts.ring)),
+        reader(memory, ring.descriptors(), ring.size(),
+               (parts.ring.features & common::kFeatureIndirectDesc) != 0, scratch),
+        transfer(device, ring.size(), engine, status),
+        poller(parts.device.poll_us, parts.device.tsc_per_us) {}
+
+  // What accepting did to the ring.
+  struct Accepted {
+    bool any = false;      // Something was taken.
+    bool started = false;  // Something was given to the engine.
+    bool more = false;     // There is more that could be taken at once.
+  };
+
+  [[nodiscard]] WorkerExit run() noexcept;
+  [[nodiscard]] bool answer_completed() noexcept;
+  [[nodiscard]] Accepted accept_available() noexcept;
+  [[nodiscard]] bool accept_one(Accepted& accepted) noexcept;
+  void publish() noexcept;
+  [[nodiscard]] bool may_sleep(bool answered, const Accepted& accepted) noexcept;
+  [[nodiscard]] bool poll() noexcept;
+  [[nodiscard]] bool take_turn(bool sleep) noexcept;
+  void answer(std::uint16_t head, const iovec& status_byte, const iovec& in_first,
+              std::uint32_t in_bytes, std::uint32_t in_done, Status result) noexcept;
+  void answer_slot(std::uint32_t tag) noexcept;
+  void stop_for(const RingFault& fault) noexcept;
+  void ring_bell() noexcept;
+
+  common::GuestMemory memory;
+  Engine& engine;
+  common::StatusPage& status;
+  SplitRing ring;
+  BlkDevice device;
+  ChainReader reader;
+  BlkTransfer transfer;
+  Poller poller;
+
+  bool taking = true;    // New chains; false once the broker or a fault says stop.
+  bool blocked = false;  // The next chain waits for room that something under way will give back.
+  bool quick = true;     // What we start tends to be complete when turn() comes back.
+  bool quick_asked = false;  // The last turn was to find that out.
+  WorkerExit exit = WorkerExit::kStopped;
+  std::uint32_t sleeps = 0;
+  std::uint64_t idle_since = 0;  // Ticks; when polling, since the last work.
+  std::uint64_t system_calls = 0;
+
+  // Large, and not to be touched before use, so at the end and without initialisers.
+  RangeList ranges;
+  SegmentScratch scratch;
+};
+
+BlkQueue::BlkQueue(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
+BlkQueue::~BlkQueue() = default;
+
+std::unique_ptr<BlkQueue> BlkQueue::create(const BlkQueueParts& parts) noexcept {
+  const auto ring = SplitRing::create(parts.memory, parts.ring);
+  if (!ring) {
+    store_fault(*parts.status, ring.error());
+    return nullptr;
+  }
+  return std::unique_ptr<BlkQueue>(new BlkQueue(std::make_unique<State>(parts, *ring)));
+}
+
+WorkerExit BlkQueue::run() noexcept { return state_->run(); }
+
+// One turn: answer what the disk finished, take what the guest offered, tell the guest once, and
+// sleep where there is nothing else to do. The first turn looks at the ring without a kick: it may
+// have come, and been consumed, before we were started.
+WorkerExit BlkQueue::State::run() noexcept {
+  if (ring.begin()) ring_bell();
+  for (;;) {
+    const bool answered = answer_completed();
+    const Accepted accepted = taking ? accept_available() : Accepted{};
+    publish();
+    if (!taking && transfer.in_flight() == 0) break;
+    if (!take_turn(may_sleep(answered, accepted))) return WorkerExit::kHostFault;
+  }
+  // A later worker looks before it sleeps; who else might serve this ring may not.
+  if (exit == WorkerExit::kStopped) (void)ring.enable_kicks();
+  const Wakeup last = engine.turn(false, kWaitFor);  // The bell may still have to be rung.
+  return last.host_fault ? WorkerExit::kHostFault : exit;
+}
+
+bool BlkQueue::State::answer_completed() noexcept {
+  bool any = false;
+  Completion completion;
+  while (engine.next_completion(completion)) {
+    any = true;
+    if (transfer.complete(completion.tag, completion.result)) answer_slot(completion.tag);
+  }
+  if (quick_asked) quick = any;
+  quick_asked = false;
+  if (any) blocked = false;
+  return any;
+}
+
+void BlkQueue::State::answer_slot(std::uint32_t tag) noexcept {
+  const Request& done = transfer.request(tag);
+  answer(done.head, done.status_byte, done.in_first, done.in_bytes, done.in_done, done.status);
+  transfer.release(tag);
+}
+
+void BlkQueue::State::answer(std::uint16_t head, const iovec& status_byte, const iovec& in_first,
+                             std::uint32_t in_bytes, std::uint32_t in_done,
+                             Status result) noexcept {
+  if (result == Status::kIoError) status.add(Counter::kStatusIoError, 1);
+  if (result == Status::kUnsupported) status.add(Counter::kStatusUnsupported, 1);
+  ring.add_used(head, write_answer(status_byte, in_first, in_bytes, in_done, result));
+}
+
+BlkQueue::State::Accepted BlkQueue::State::accept_available() noexcept {
+  Accepted accepted;
+  for (std::uint32_t i = 0; i < kTurnRequestsMax; ++i) {
+    if (!accept_one(accepted)) return accepted;
+    accepted.any = true;
+  }
+  accepted.more = true;
+  return accepted;
+}
+
+// False when nothing more can be taken now: the ring is empty or broken, or there is no room. In
+// the last case the chain stays in the ring, to be read anew; what was read of it is forgotten.
+bool BlkQueue::State::accept_one(Accepted& accepted) noexcept {
+  const SplitRing::Peek peeked = ring.peek();
+  if (peeked == SplitRing::Peek::kFault) stop_for(ring.fault());
+  if (peeked != SplitRing::Peek::kHead) return false;
+  blocked = blocked || !transfer.any_free();
+  if (blocked) return false;
+
+  Chain chain;
+  if (const auto read = reader.read(ring.head(), chain); !read) [[unlikely]] {
+    stop_for(read.error());
+    return false;
+  }
+  ParsedRequest parsed;
+  if (const auto done = parse_request(chain, device, parsed, ranges); !done) [[unlikely]] {
+    stop_for(done.error());
+    return false;
+  }
+  if (parsed.work == ParsedRequest::Work::kAnswer) {
+    answer(chain.head, parsed.status_byte, parsed.in_first, parsed.in_bytes, parsed.in_done,
+           parsed.status);
+  } else {
+    std::uint32_t tag = 0;
+    blocked = !transfer.accept(parsed, chain.head, ranges, tag);
+    if (blocked) return false;
+    accepted.started = true;
+    if (transfer.begin(tag)) answer_slot(tag);
+  }
+  ring.take();
+  status.add(counter_of(parsed.type), 1);
+  return true;
+}
+
+// The guest broke the ring: it gets the answers to what was taken before, and no more is taken.
+void BlkQueue::State::stop_for(const RingFault& fault) noexcept {
+  store_fault(status, fault);
+  exit = WorkerExit::kGuestFault;
+  taking = false;
+}
+
+void BlkQueue::State::publish() noexcept {
+  // In this order: who sees the answers must not see an index that is behind them.
+  status.next_avail.store(ring.next_avail(), std::memory_order_relaxed);
+  status.in_flight.store(transfer.in_flight(), std::memory_order_relaxed);
+  switch (ring.publish()) {
+    case SplitRing::Publish::kNothing:
+      return;
+    case SplitRing::Publish::kQuiet:
+      status.add(Counter::kCallsSuppressed, 1);
+      return;
+    case SplitRing::Publish::kCall:
+      ring_bell();
+      return;
+  }
+}
+
+void BlkQueue::State::ring_bell() noexcept {
+  engine.ring_call();
+  status.add(Counter::kCalls, 1);
+}
+
+// Whether the coming turn may wait. Kicks are asked for only then, and the ring is looked at once
+// more after that.
+bool BlkQueue::State::may_sleep(bool answered, const Accepted& accepted) noexcept {
+  if (!taking) return true;
+  if (accepted.more) return false;
+  const bool worked = answered || accepted.any;
+  if (worked && poller.enabled()) {
+    idle_since = read_ticks();  // Also while the window is shut: it must be able to open again.
+    if (poller.window() != 0) return false;  // The bell and what was started go out first.
+  }
+  if (accepted.started && quick) {
+    quick_asked = true;
+    return false;
+  }
+  if (poller.window() != 0 && poll()) return false;
+  // With no room for the next chain a kick would tell us nothing.
+  if (!blocked && ring.enable_kicks()) {
+    ring.disable_kicks();
+    return false;
+  }
+  return true;
+}
+
+// True if something came.
+bool BlkQueue::State::poll() noexcept {
+  const std::uint64_t window = poller.window();
+  while (read_ticks() - idle_since < window) {
+    if ((!blocked && ring.has_new()) || engine.ready()) {
+      poller.hit();
+      return true;
+    }
+    relax_cpu();
+  }
+  return false;
+}
+
+// False where the engine has failed.
+bool BlkQueue::State::take_turn(bool sleep) noexcept {
+  const Wakeup wakeup = engine.turn(sleep, kWaitFor);
+  if (sleep) {
+    ring.disable_kicks();
+    if (idle_since != 0) poller.slept(read_ticks() - idle_since);
+    // What sleeps does not learn whether it had to: ask now and then.
+    if (++sleeps % 64 == 0) quick = true;
+  }
+  status.add(Counter::kTurns, 1);
+  if (wakeup.kicked) status.add(Counter::kKicks, 1);
+  const std::uint64_t calls = engine.system_calls();
+  status.add(Counter::kSystemCalls, calls - std::exchange(system_calls, calls));
+
+  if (wakeup.host_fault) {
+    if (status.fault.load(std::memory_order_relaxed) == 0) {
+      store_fault(status, {WorkerFault::kEngine, 0, 0});
+    }
+    return false;
+  }
+  if (wakeup.call_swapped) ring_bell();
+  if (wakeup.stop) taking = false;
+  return true;
+}
+
+}  // namespace worker

@@ -1,0 +1,65 @@
+// worker/poller.h: how long to look at the ring before sleeping: adaptive, bounded, off by default.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace worker {
+
+// The CPU's time stamp counter: no system call, which a sealed worker could not make.
+[[nodiscard]] inline std::uint64_t read_ticks() noexcept {
+#if defined(__x86_64__)
+  return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+  std::uint64_t ticks = 0;
+  asm volatile("mrs %0, cntvct_el0" : "=r"(ticks));
+  return ticks;
+#else
+#error "No time stamp counter is known for this CPU."
+#endif
+}
+
+inline void relax_cpu() noexcept {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// A wake-up costs some 20 us, so polling pays as long as the next request comes within the longest
+// poll allowed. Grows when it would have come in time, shrinks to nothing when the guest is idle;
+// so an idle queue costs one short poll for each of a few wake-ups, and none while it sleeps.
+class Poller {
+ public:
+  Poller(std::uint32_t poll_us, std::uint32_t ticks_per_us) noexcept
+      : longest_(std::uint64_t{poll_us} * ticks_per_us),
+        shortest_(std::min(longest_, std::uint64_t{kShortestUs} * ticks_per_us)),
+        window_(longest_) {}
+
+  [[nodiscard]] bool enabled() const noexcept { return longest_ != 0; }
+  // 0: do not poll.
+  [[nodiscard]] std::uint64_t window() const noexcept { return window_; }
+
+  // Work came while polling.
+  void hit() noexcept { grow(); }
+
+  // None came within the window, and it was `idle` ticks in all from the end of the last work until
+  // there was some again.
+  void slept(std::uint64_t idle) noexcept {
+    if (longest_ == 0) return;
+    if (idle <= longest_) return grow();
+    window_ /= 2;
+    if (window_ < shortest_) window_ = 0;
+  }
+
+ private:
+  static constexpr std::uint32_t kShortestUs = 4;
+  void grow() noexcept { window_ = std::min(longest_, std::max(shortest_, window_ * 2)); }
+
+  std::uint64_t longest_;
+  std::uint64_t shortest_;
+  std::uint64_t window_;
+};
+
+}  // namespace worker

@@ -1,0 +1,155 @@
+#include "worker/ring.h"
+
+#include "common/checked.h"
+#include "common/virtqueue_wire.h"
+
+namespace worker {
+namespace {
+
+using common::GuestAddr;
+using common::GuestWindow;
+using common::ipc::WorkerFault;
+
+// Orders a store of ours before a later load of ours, as the guest's driver sees them. Not
+// atomic_thread_fence(): ThreadSanitizer does not know it, and GCC refuses it there.
+void full_fence() noexcept { __sync_synchronize(); }
+
+constexpr std::uint64_t used_event_offset(std::uint16_t size) noexcept {
+  return common::kAvailRingOffset + std::uint64_t{size} * 2;
+}
+constexpr std::uint64_t avail_event_offset(std::uint16_t size) noexcept {
+  return common::kUsedRingOffset + std::uint64_t{size} * sizeof(common::WireUsedElem);
+}
+
+// Which of the three parts it is, as kRingUnmapped counts them.
+enum class Part : std::uint64_t { kDesc = 0, kAvail = 1, kUsed = 2 };
+
+common::Result<GuestWindow, RingFault> map_part(const common::GuestMemory& memory, Part part,
+                                                std::uint64_t addr, std::uint64_t bytes,
+                                                std::uint64_t alignment) noexcept {
+  const auto window = memory.window(GuestAddr{addr}, bytes, alignment);
+  if (!window) {
+    return common::fail(
+        RingFault{WorkerFault::kRingUnmapped, static_cast<std::uint64_t>(part), addr});
+  }
+  return *window;
+}
+
+}  // namespace
+
+common::Result<SplitRing, RingFault> SplitRing::create(
+    const common::GuestMemory& memory, const common::ipc::RingStart& start) noexcept {
+  // 2.7: the queue size is a power of two.
+  if (!common::is_power_of_two(start.queue_size) || start.queue_size > common::kQueueSizeMax ||
+      start.next_avail > 0xffff) {
+    return common::fail(RingFault{WorkerFault::kBadMessage, start.kind, sizeof(start)});
+  }
+  const auto size = static_cast<std::uint16_t>(start.queue_size);
+  const bool event_idx = (start.features & common::kFeatureEventIdx) != 0;
+
+  SplitRing ring;
+  TRY_LET(ring.desc_, map_part(memory, Part::kDesc, start.desc_addr, common::desc_table_bytes(size),
+                               common::kDescAlign));
+  TRY_LET(ring.avail_, map_part(memory, Part::kAvail, start.avail_addr,
+                                common::avail_bytes(size, event_idx), common::kAvailAlign));
+  TRY_LET(ring.used_, map_part(memory, Part::kUsed, start.used_addr,
+                               common::used_bytes(size, event_idx), common::kUsedAlign));
+  ring.size_ = size;
+  ring.event_idx_ = event_idx;
+  ring.next_avail_ = ring.seen_avail_ = static_cast<std::uint16_t>(start.next_avail);
+  return ring;
+}
+
+bool SplitRing::begin() noexcept {
+  // The only time that we believe this index: the front-end gives us the avail side only, and what
+  // served this ring before us left its count here. A guest that lies confuses itself.
+  next_used_ = published_used_ = used_.load16(common::kUsedIdxOffset);
+  kicks_enabled_ = true;
+  disable_kicks();
+  return next_used_ != 0 || next_avail_ != 0;
+}
+
+std::uint16_t SplitRing::load_avail_idx() const noexcept {
+  return avail_.load16_acquire(common::kAvailIdxOffset);
+}
+
+SplitRing::Peek SplitRing::refuse(RingFault fault) noexcept {
+  fault_ = fault;
+  return Peek::kFault;
+}
+
+SplitRing::Peek SplitRing::peek() noexcept {
+  if (peeked_) return Peek::kHead;
+  if (next_avail_ == seen_avail_) {
+    const std::uint16_t idx = load_avail_idx();
+    // 2.7.13: there are never more chains offered than the ring has entries; nor is idx ever
+    // decremented (2.7.6.1), which looks the same from here.
+    if (static_cast<std::uint16_t>(idx - next_avail_) > size_) [[unlikely]] {
+      return refuse({WorkerFault::kAvailJump, idx, next_avail_});
+    }
+    seen_avail_ = idx;
+    if (next_avail_ == seen_avail_) return Peek::kEmpty;
+  }
+  const std::uint64_t slot = next_avail_ & (size_ - 1U);
+  const std::uint16_t head = avail_.load16(common::kAvailRingOffset + slot * 2);
+  if (head >= size_) [[unlikely]]
+    return refuse({WorkerFault::kHeadOutsideTable, head, size_});
+  head_ = head;
+  peeked_ = true;
+  return Peek::kHead;
+}
+
+void SplitRing::add_used(std::uint16_t head, std::uint32_t written) noexcept {
+  const std::uint64_t slot = next_used_ & (size_ - 1U);
+  // Nobody looks at it before publish(): it is at or beyond used.idx.
+  used_.store(common::kUsedRingOffset + slot * sizeof(common::WireUsedElem),
+              common::WireUsedElem{common::Le32(head), common::Le32(written)});
+  ++next_used_;
+}
+
+SplitRing::Publish SplitRing::publish() noexcept {
+  if (next_used_ == published_used_) return Publish::kNothing;
+  const std::uint16_t before = published_used_;
+  published_used_ = next_used_;
+  used_.store16_release(common::kUsedIdxOffset, published_used_);
+  return wants_call(before, published_used_) ? Publish::kCall : Publish::kQuiet;
+}
+
+bool SplitRing::wants_call(std::uint16_t before, std::uint16_t now) const noexcept {
+  // Store of used.idx before load of used_event (or flags). The driver stores these before it looks
+  // at used.idx for the last time, so one of us sees the other.
+  full_fence();
+  if (!event_idx_) {
+    return (avail_.load16(common::kAvailFlagsOffset) & common::kAvailNoInterrupt) == 0;
+  }
+  // 2.7.7.2: yes if the entry numbered used_event is among [before, now), modulo 2^16.
+  const std::uint16_t event = avail_.load16(used_event_offset(size_));
+  return static_cast<std::uint16_t>(now - event - 1) < static_cast<std::uint16_t>(now - before);
+}
+
+void SplitRing::disable_kicks() noexcept {
+  if (!kicks_enabled_) return;
+  kicks_enabled_ = false;
+  if (event_idx_) {
+    // One behind the next entry: the driver passes it again only after 65,535 chains. The flags
+    // stay 0, as 2.7.10.2 wants it.
+    used_.store16_release(avail_event_offset(size_), static_cast<std::uint16_t>(next_avail_ - 1));
+  } else {
+    used_.store16_release(common::kUsedFlagsOffset, common::kUsedNoNotify);
+  }
+}
+
+bool SplitRing::enable_kicks() noexcept {
+  kicks_enabled_ = true;
+  if (event_idx_) {
+    used_.store16_release(avail_event_offset(size_), next_avail_);
+  } else {
+    used_.store16_release(common::kUsedFlagsOffset, 0);
+  }
+  // Store of avail_event (or flags) before load of avail.idx. The driver stores avail.idx before it
+  // looks whether we want a kick (2.7.13.4.1), so one of us sees the other.
+  full_fence();
+  return has_new();
+}
+
+}  // namespace worker

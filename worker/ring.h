@@ -1,0 +1,90 @@
+// worker/ring.h: our half of a split virtqueue (virtio 1.2, 2.7): avail and used indices, and who
+// wants to be notified of what. Chains are chain.h's.
+//
+// Not trusted: everything in the rings. An index is loaded once, checked, and kept; what we wrote
+// (used.idx) is never read back. All of the guest's bytes that this class looks at are the indices,
+// the avail entries and the two event fields.
+//
+// The seam for the packed ring (2.8): a PackedRing offers these same functions, where a head is a
+// position in the ring together with a buffer id, and brings a chain reader of its own; BlkQueue
+// then holds one or the other. Nothing outside ring.* and chain.* knows the layout.
+#pragma once
+
+#include <cstdint>
+
+#include "common/addresses.h"
+#include "common/guest_memory.h"
+#include "common/ipc/worker_messages.h"
+#include "common/result.h"
+#include "worker/ring_fault.h"
+
+namespace worker {
+
+class SplitRing {
+ public:
+  // Whether there is a chain to take.
+  enum class Peek : std::uint8_t { kEmpty, kHead, kFault };
+
+  // Refuses a size that is no power of two up to kQueueSizeMax, and parts that are unmapped or
+  // misaligned (2.7). Looks at no byte of the guest's.
+  [[nodiscard]] static common::Result<SplitRing, RingFault> create(
+      const common::GuestMemory& memory, const common::ipc::RingStart& start) noexcept;
+
+  SplitRing() noexcept = default;
+
+  // First touch: goes on counting where the used ring stands, and turns notifications off. True if
+  // the ring was in use before: then an interrupt may have been lost with whoever served it.
+  [[nodiscard]] bool begin() noexcept;
+
+  // The next chain's head, which stays in the ring until take(). Each avail entry is fetched once,
+  // however often it is looked at.
+  [[nodiscard]] Peek peek() noexcept;
+  [[nodiscard]] std::uint16_t head() const noexcept { return head_; }
+  [[nodiscard]] const RingFault& fault() const noexcept { return fault_; }
+  void take() noexcept {
+    ++next_avail_;
+    peeked_ = false;
+  }
+
+  // Answers a chain; the guest sees it with the next publish(). `written`: see 2.7.8, len.
+  void add_used(std::uint16_t head, std::uint32_t written) noexcept;
+
+  enum class Publish : std::uint8_t { kNothing, kQuiet, kCall };
+  // Shows the guest all answers at once. kCall: it wants an interrupt for them.
+  [[nodiscard]] Publish publish() noexcept;
+
+  // The guest need not kick: we look at the ring anyway.
+  void disable_kicks() noexcept;
+  // Asks for a kick with the next chain. True if one has arrived meanwhile: do not sleep then.
+  [[nodiscard]] bool enable_kicks() noexcept;
+
+  // True if the guest has moved avail.idx: for busy polling. Says nothing about sanity.
+  [[nodiscard]] bool has_new() const noexcept {
+    return next_avail_ != seen_avail_ || load_avail_idx() != next_avail_;
+  }
+
+  [[nodiscard]] std::uint16_t next_avail() const noexcept { return next_avail_; }
+  [[nodiscard]] std::uint16_t size() const noexcept { return size_; }
+  [[nodiscard]] const common::GuestWindow& descriptors() const noexcept { return desc_; }
+
+ private:
+  [[nodiscard]] std::uint16_t load_avail_idx() const noexcept;
+  [[nodiscard]] Peek refuse(RingFault fault) noexcept;
+  [[nodiscard]] bool wants_call(std::uint16_t before, std::uint16_t now) const noexcept;
+
+  common::GuestWindow desc_;
+  common::GuestWindow avail_;
+  common::GuestWindow used_;
+  std::uint16_t size_ = 0;
+  bool event_idx_ = false;
+  bool kicks_enabled_ = true;
+  bool peeked_ = false;
+  std::uint16_t head_ = 0;
+  std::uint16_t next_avail_ = 0;      // The next entry of the avail ring that we take.
+  std::uint16_t seen_avail_ = 0;      // avail.idx when we last loaded it, checked.
+  std::uint16_t next_used_ = 0;       // Where the next answer goes.
+  std::uint16_t published_used_ = 0;  // used.idx as the guest sees it.
+  RingFault fault_;
+};
+
+}  // namespace worker

@@ -1,0 +1,300 @@
+#include "worker/start.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <bit>
+#include <cerrno>
+#include <optional>
+#include <utility>
+
+#include "common/checked.h"
+#include "common/ipc/channel.h"
+#include "common/shared_region.h"
+#include "common/sys.h"
+#include "common/virtqueue_wire.h"
+#include "policy/worker_blk.h"
+#include "worker/fallback_engine.h"
+#include "worker/uring_engine.h"
+
+namespace worker {
+namespace {
+
+using common::Fd;
+using common::FdRef;
+using common::ipc::Arrival;
+using common::ipc::MemoryRegions;
+using common::ipc::Packet;
+using common::ipc::RingStart;
+using common::ipc::WorkerExit;
+using common::ipc::WorkerFault;
+using common::ipc::WorkerFd;
+using policy::FallbackFd;
+
+// Which step of make_engine() failed: WorkerFault::kEngine's number.
+enum class EngineStep : std::uint64_t { kNone = 0, kRing = 1, kAio = 2, kDescriptors = 3 };
+
+auto refuse(WorkerFault fault, std::uint64_t first = 0, std::uint64_t second = 0,
+            int os_errno = 0) noexcept {
+  return common::fail(StartFailure{WorkerExit::kStartRefused, fault, {first, second}, os_errno});
+}
+
+auto host_fault(WorkerFault fault, std::uint64_t first, int os_errno) noexcept {
+  return common::fail(StartFailure{WorkerExit::kHostFault, fault, {first, 0}, os_errno});
+}
+
+auto refuse_packet(const Packet& packet) noexcept {
+  return refuse(WorkerFault::kBadMessage, packet.kind(), packet.size);
+}
+
+Started<void> next_packet(FdRef control, Packet& packet) noexcept {
+  const auto arrival = common::ipc::receive_packet(control, packet, true);
+  if (!arrival) return refuse(WorkerFault::kBadMessage, 0, 0, arrival.error().os_errno);
+  if (*arrival != Arrival::kData) return refuse_packet(packet);
+  return {};
+}
+
+template <common::ipc::Message T>
+Started<T> next_message(FdRef control) noexcept {
+  Packet packet;
+  TRY(next_packet(control, packet));
+  const std::optional<T> message = packet.as<T>();
+  if (!message) return refuse_packet(packet);
+  return *message;
+}
+
+constexpr FdRef at(WorkerFd number) noexcept { return FdRef{static_cast<int>(number)}; }
+
+// A positional read that returns at once whatever the file's flags are. -EAGAIN: nothing there.
+ssize_t read_now(FdRef file, std::span<std::byte> to) noexcept {
+  const iovec part{to.data(), to.size()};
+  const ssize_t got = ::preadv2(file.number, &part, 1, -1, RWF_NOWAIT);
+  return got < 0 ? -errno : got;
+}
+
+// Only an eventfd (or a timerfd, which would do as well) refuses to read less than eight bytes, and
+// it does so before it looks whether there is anything. Nothing is consumed.
+bool is_eventfd(FdRef file) noexcept {
+  std::array<std::byte, 4> too_short{};
+  const ssize_t got = read_now(file, too_short);
+  if (got != -EOPNOTSUPP) return got == -EINVAL;
+  // Kernels before 5.8 cannot read an eventfd without waiting: look at its kind instead.
+  struct stat status {};
+  return ::fstat(file.number, &status) == 0 && (status.st_mode & S_IFMT) == 0;
+}
+
+// Takes a kick that is there already: the ring is looked at in any case before the first sleep.
+bool is_readable_eventfd(FdRef file) noexcept {
+  if (!is_eventfd(file)) return false;
+  std::array<std::byte, sizeof(std::uint64_t)> value{};
+  const ssize_t got = read_now(file, value);
+  return got == static_cast<ssize_t>(value.size()) || got == -EAGAIN || got == -EOPNOTSUPP;
+}
+
+// A mapping beyond the end of its file would be SIGBUS at some later time. Devices have no size.
+bool file_holds(FdRef file, const MemoryRegions::Region& region) noexcept {
+  struct stat status {};
+  if (::fstat(file.number, &status) != 0) return false;
+  if (!S_ISREG(status.st_mode)) return true;
+  const auto end = common::checked_add(region.file_offset, region.bytes);
+  return end && *end <= static_cast<std::uint64_t>(status.st_size);
+}
+
+Started<void> map_region(FdRef file, const MemoryRegions::Region& region, Guest& guest) noexcept {
+  const common::GuestAddr start{region.guest_addr};
+  if (!file_holds(file, region)) {
+    return refuse(WorkerFault::kMapFailed, start.value, region.bytes, EOVERFLOW);
+  }
+  if (const auto added = guest.map.add(file, region.file_offset, start, region.bytes); !added) {
+    return refuse(WorkerFault::kMapFailed, start.value, region.bytes, added.error().os_errno);
+  }
+  const iovec host = guest.map.memory().translate(start, region.bytes);
+  guest.mapped.emplace_back(static_cast<std::byte*>(host.iov_base), host.iov_len);
+  return {};
+}
+
+// The memory table comes in order and in pieces; `total` is the same in each.
+class MemoryTable {
+ public:
+  [[nodiscard]] bool complete() const noexcept { return total_ != 0 && mapped_ == total_; }
+
+  Started<void> take(const Packet& packet, Guest& guest) noexcept {
+    const auto part = packet.as<MemoryRegions>();
+    if (!part || part->count != packet.fds.size() || part->first != mapped_ ||
+        part->total > common::kMemoryRegionsMax || (total_ != 0 && part->total != total_) ||
+        !common::range_within(part->first, part->count, part->total)) {
+      return refuse_packet(packet);
+    }
+    total_ = part->total;
+    for (std::uint32_t i = 0; i < part->count; ++i) {
+      TRY(map_region(packet.fds.at(i), part->regions[i], guest));
+      ++mapped_;
+    }
+    return {};
+  }
+
+ private:
+  std::uint32_t total_ = 0;
+  std::uint32_t mapped_ = 0;
+};
+
+// What concerns the descriptors and sizes of the ring alone.
+bool ring_is_sane(const RingStart& ring, std::size_t fds) noexcept {
+  return ring.has_kick <= 1 && ring.has_call <= 1 && fds == ring.has_kick + ring.has_call &&
+         common::is_power_of_two(ring.queue_size) && ring.queue_size <= common::kQueueSizeMax &&
+         ring.next_avail <= 0xffff;
+}
+
+Started<void> take_ring(Packet& packet, Guest& guest) noexcept {
+  const auto ring = packet.as<RingStart>();
+  if (!ring || !ring_is_sane(*ring, packet.fds.size())) return refuse_packet(packet);
+  guest.ring = *ring;
+  std::size_t next = 0;
+  if (ring->has_kick != 0) guest.kick = packet.fds.take(next++);
+  if (ring->has_call != 0) guest.call = packet.fds.take(next++);
+  if (guest.kick.valid() && !is_readable_eventfd(guest.kick.ref())) {
+    return refuse(WorkerFault::kKickUnreadable);
+  }
+  if (guest.call.valid() && !is_eventfd(guest.call.ref())) {
+    return refuse(WorkerFault::kCallUnwritable);
+  }
+  return {};
+}
+
+auto misplaced(int os_errno) noexcept {
+  return host_fault(WorkerFault::kEngine, std::to_underlying(EngineStep::kDescriptors), os_errno);
+}
+
+// What has been received may sit by chance on a number that is meant for another.
+Started<void> lift(Fd& fd) noexcept {
+  constexpr int kAbove = 16;
+  if (!fd.valid()) return {};
+  auto copy = common::duplicate(fd.ref(), kAbove);
+  if (!copy) return misplaced(copy.error().os_errno);
+  fd = *std::move(copy);
+  return {};
+}
+
+// Gives a descriptor the number that the policy's rules compare against.
+Started<FdRef> put(Fd fd, FallbackFd number) noexcept {
+  if (!fd.valid()) return FdRef{};
+  const int to = static_cast<int>(number);
+  if (::dup3(fd.ref().number, to, O_CLOEXEC) != to) return misplaced(errno);
+  return FdRef{to};
+}
+
+Started<Machine> make_uring(const Orders& orders, Guest& guest) noexcept {
+  // The call eventfd keeps its flags: they are the front-end's too, and one that waits in a
+  // blocking read() must not find EAGAIN there. Made without EFD_NONBLOCK it costs a kernel
+  // thread's wake-up for each interrupt (README.md); every VMM we know makes it with.
+  auto engine = UringEngine::create(
+      {.ring = at(WorkerFd::kEngine),
+       .layout = orders.layout,
+       .device = at(WorkerFd::kDevice),
+       .device_buffered = orders.device.has_buffered != 0 ? at(WorkerFd::kDeviceBuffered) : FdRef{},
+       .kick = guest.kick.ref(),
+       .call = guest.call.ref()});
+  if (!engine) {
+    return host_fault(WorkerFault::kEngine, std::to_underlying(EngineStep::kRing),
+                      engine.error().os_errno);
+  }
+  return Machine{*std::move(engine), {}};
+}
+
+Started<Machine> make_fallback(const Orders& orders, Guest& guest) noexcept {
+  static_assert(static_cast<int>(WorkerFd::kDevice) == static_cast<int>(FallbackFd::kDisk));
+  static_assert(static_cast<int>(WorkerFd::kEngine) == static_cast<int>(FallbackFd::kStop));
+  static_assert(static_cast<int>(WorkerFd::kDeviceBuffered) ==
+                static_cast<int>(FallbackFd::kDiskBuffered));
+  const bool direct = orders.device.direct != 0;
+  Fd aio;
+  if (direct) {
+    auto made = common::make_eventfd();
+    if (!made) {
+      return host_fault(WorkerFault::kEngine, std::to_underlying(EngineStep::kAio),
+                        made.error().os_errno);
+    }
+    aio = *std::move(made);
+  }
+  for (Fd* const fd : {&guest.kick, &guest.call, &aio}) TRY(lift(*fd));
+
+  FallbackEngine::Parts parts;
+  parts.device = at(WorkerFd::kDevice);
+  parts.stop = at(WorkerFd::kEngine);
+  if (orders.device.has_buffered != 0) parts.device_buffered = at(WorkerFd::kDeviceBuffered);
+  TRY_LET(parts.kick, put(std::move(guest.kick), FallbackFd::kKick));
+  TRY_LET(parts.call, put(std::move(guest.call), FallbackFd::kCall));
+  TRY_LET(parts.aio, put(std::move(aio), FallbackFd::kAio));
+  parts.depth = guest.ring.queue_size;
+
+  auto engine = FallbackEngine::create(parts);
+  if (!engine) {
+    return host_fault(WorkerFault::kEngine, std::to_underlying(EngineStep::kAio),
+                      engine.error().os_errno);
+  }
+  Machine machine{*std::move(engine), {}};
+  for (const FdRef fd :
+       {parts.device, parts.stop, parts.device_buffered, parts.kick, parts.call, parts.aio}) {
+    if (fd.valid()) machine.keep.push_back(fd.number);
+  }
+  return machine;
+}
+
+}  // namespace
+
+void report(const StartFailure& failure, common::StatusPage& page) noexcept {
+  constexpr auto kRelaxed = std::memory_order_relaxed;
+  page.fault_os_errno.store(static_cast<std::uint32_t>(failure.os_errno), kRelaxed);
+  page.fault_detail[0].store(failure.details[0], kRelaxed);
+  page.fault_detail[1].store(failure.details[1], kRelaxed);
+  page.fault.store(static_cast<std::uint32_t>(failure.fault), kRelaxed);
+}
+
+Started<common::ipc::JailOrder> receive_jail_order(FdRef control) noexcept {
+  return next_message<common::ipc::JailOrder>(control);
+}
+
+Started<Orders> receive_orders(FdRef control) noexcept {
+  Orders orders;
+  TRY_LET(orders.device, next_message<common::ipc::BlkStart>(control));
+  if (orders.uses_ring()) {
+    TRY_LET(orders.layout, next_message<common::ipc::UringLayout>(control));
+  }
+  return orders;
+}
+
+policy::JailLimits limits_for(const Orders& orders) noexcept {
+  const auto& device = orders.device;
+  const auto capacity = common::checked_mul(device.capacity_sectors, common::kSectorBytes);
+  policy::JailLimits limits;
+  // The image cannot grow, whoever has taken this process over. An eventfd is no file for this
+  // limit.
+  limits.file_size_bytes = device.read_only != 0 ? 0 : capacity.value_or(0);
+  // Beside this thread: those that io_uring does blocking work in.
+  limits.processes = orders.uses_ring() ? 1 + common::ipc::kRingThreads + 1 : 1;
+  limits.descriptors = orders.uses_ring() ? 0 : static_cast<std::uint64_t>(FallbackFd::kAio) + 1;
+  return limits;
+}
+
+Started<void> receive_guest(FdRef control, Guest& guest) noexcept {
+  MemoryTable table;
+  Packet packet;
+  while (true) {
+    TRY(next_packet(control, packet));
+    if (packet.kind() == MemoryRegions::kKind && !table.complete()) {
+      TRY(table.take(packet, guest));
+    } else if (packet.kind() == RingStart::kKind && table.complete()) {
+      return take_ring(packet, guest);
+    } else {
+      return refuse_packet(packet);
+    }
+  }
+}
+
+Started<Machine> make_engine(const Orders& orders, Guest& guest) noexcept {
+  return orders.uses_ring() ? make_uring(orders, guest) : make_fallback(orders, guest);
+}
+
+}  // namespace worker
