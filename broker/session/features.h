@@ -1,0 +1,64 @@
+// broker/session/features.h: what is offered, and what the front-end acknowledged.
+#pragma once
+
+#include <cstdint>
+
+#include "broker/session/end.h"
+#include "broker/session/vhost_wire.h"
+#include "common/virtqueue_wire.h"
+
+namespace session {
+
+// Not offered, and the seams for them: INFLIGHT_SHMFD, LOG_SHMFD, PAGEFAULT, DEVICE_STATE. Never to
+// be offered blindly: INBAND_NOTIFICATIONS and XEN_MMAP, because QEMU acknowledges every bit that
+// it knows, and these change the layout or the meaning of messages.
+inline constexpr std::uint64_t kOfferedProtocol =
+    kProtocolMq | kProtocolReplyAck | kProtocolBackendReq | kProtocolConfig |
+    kProtocolBackendSendFd | kProtocolResetDevice | kProtocolConfigureMemSlots | kProtocolStatus;
+
+// virtio 1.2, 2.1: bits of the device status that we look at.
+inline constexpr std::uint8_t kStatusFeaturesOk = 8;
+inline constexpr std::uint8_t kStatusNeedsReset = 64;
+
+class Features {
+ public:
+  Features() = default;
+  // `device_features`: all virtio bits of the device; vhost-user's own is added here.
+  explicit Features(std::uint64_t device_features) noexcept
+      : offered_(device_features | common::kFeatureProtocolFeatures) {}
+
+  [[nodiscard]] std::uint64_t offered() const noexcept { return offered_; }
+  [[nodiscard]] Outcome<void> acknowledge(std::uint64_t bits) noexcept;
+  [[nodiscard]] Outcome<void> acknowledge_protocol(std::uint64_t bits) noexcept;
+
+  [[nodiscard]] bool acknowledged() const noexcept { return acknowledged_; }
+  // For the worker: without bit 30, which is not the driver's.
+  [[nodiscard]] std::uint64_t driver_bits() const noexcept {
+    return bits_ & ~common::kFeatureProtocolFeatures;
+  }
+  [[nodiscard]] bool rings_start_disabled() const noexcept {
+    return (bits_ & common::kFeatureProtocolFeatures) != 0;
+  }
+  [[nodiscard]] std::uint64_t bits() const noexcept { return bits_; }
+  [[nodiscard]] std::uint64_t protocol() const noexcept { return protocol_; }
+  [[nodiscard]] bool has_protocol(std::uint64_t bits) const noexcept {
+    return (protocol_ & bits) == bits;
+  }
+
+  // virtio 1.2, 2.1.2 (device requirements): FEATURES_OK is only shown where we agree, and
+  // NEEDS_RESET is ours alone to set.
+  void set_status(std::uint8_t status) noexcept;
+  [[nodiscard]] std::uint8_t status(bool needs_reset) const noexcept;
+
+  // The driver's half starts anew; the connection's (protocol features) stays.
+  void reset() noexcept;
+
+ private:
+  std::uint64_t offered_ = 0;
+  std::uint64_t bits_ = 0;
+  std::uint64_t protocol_ = 0;
+  bool acknowledged_ = false;
+  std::uint8_t status_ = 0;
+};
+
+}  // namespace session

@@ -1,0 +1,94 @@
+#include "broker/session/queue_link.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "common/ipc/channel.h"
+#include "common/ipc/worker_messages.h"
+
+namespace session {
+
+using common::FdRef;
+using common::ipc::Arrival;
+using common::ipc::MemoryRegions;
+using common::ipc::RingStart;
+
+void QueueLink::opening(const RingSetup& setup) noexcept {
+  setup_ = setup;
+  state_ = State::kOpening;
+}
+
+void QueueLink::start(common::Fd socket, const Vring& ring, const MemoryTable& memory) noexcept {
+  state_ = State::kStarting;
+  socket_ = std::move(socket);
+  had_call_ = ring.call.valid();
+  // Hanging up makes a worker that has only half of its orders end, and the broker says so.
+  if (!send_memory(memory) || !send_ring(ring)) socket_.reset();
+}
+
+Outcome<bool> QueueLink::take_answer() noexcept {
+  common::ipc::Packet packet;
+  const auto arrival = common::ipc::receive_packet(socket_.ref(), packet, false);
+  if (arrival && *arrival == Arrival::kNothing) return false;
+  socket_.reset();
+  if (!arrival || *arrival == Arrival::kClosed) return false;
+  // It has not looked at the ring yet, so this is a program of another version, not an attack.
+  if (*arrival != Arrival::kData || !packet.as<common::ipc::Serving>()) {
+    return end_with(common::ipc::SessionExit::kHostFault);
+  }
+  state_ = State::kServing;
+  return true;
+}
+
+void QueueLink::ended() noexcept {
+  state_ = State::kNone;
+  socket_.reset();
+}
+
+// These wait for room in the socket's buffer: the worker is new, has seen nothing of the guest's
+// yet, and does nothing but read them.
+bool QueueLink::send_memory(const MemoryTable& memory) noexcept {
+  const auto regions = memory.regions();
+  for (std::size_t first = 0; first < regions.size();) {
+    const auto part =
+        regions.subspan(first, std::min(MemoryRegions::kFdsMax, regions.size() - first));
+    MemoryRegions message{};
+    message.kind = MemoryRegions::kKind;
+    message.total = static_cast<std::uint32_t>(regions.size());
+    message.first = static_cast<std::uint32_t>(first);
+    message.count = static_cast<std::uint32_t>(part.size());
+    std::array<FdRef, MemoryRegions::kFdsMax> files;
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      const MemoryRegion& place = part[i].place;
+      message.regions[i] = {place.guest_addr, place.bytes, place.file_offset};
+      files[i] = part[i].file.ref();
+    }
+    if (!common::ipc::send(socket_.ref(), message, std::span(files).first(part.size()))) {
+      return false;
+    }
+    first += part.size();
+  }
+  return true;
+}
+
+bool QueueLink::send_ring(const Vring& ring) noexcept {
+  RingStart message{};
+  message.kind = RingStart::kKind;
+  message.queue_size = setup_.size;
+  message.desc_addr = setup_.desc.value;
+  message.avail_addr = setup_.avail.value;
+  message.used_addr = setup_.used.value;
+  message.features = setup_.features;
+  message.next_avail = ring.base;
+  message.has_kick = ring.kick.valid() ? 1 : 0;
+  message.has_call = ring.call.valid() ? 1 : 0;
+  message.writable_config = setup_.writable_config;
+  std::array<FdRef, RingStart::kFdsMax> events;
+  std::size_t count = 0;
+  if (ring.kick.valid()) events[count++] = ring.kick.ref();
+  if (ring.call.valid()) events[count++] = ring.call.ref();
+  return common::ipc::send(socket_.ref(), message, std::span(events).first(count)).has_value();
+}
+
+}  // namespace session

@@ -1,0 +1,85 @@
+// broker/session/vring.h: what the front-end has said about one ring, and what follows from it.
+//
+// vhost-user, "Ring states": started or stopped, enabled or disabled, each on its own. Here is only
+// the state; workers.cpp compares it with what runs and makes the two agree.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+
+#include "broker/session/config_space.h"
+#include "broker/session/end.h"
+#include "broker/session/features.h"
+#include "broker/session/memory_table.h"
+#include "broker/session/vhost_wire.h"
+#include "common/addresses.h"
+#include "common/fd.h"
+
+namespace session {
+
+// All that a worker is told once and can never be told again: while one runs, it was started with
+// one of these, and when the ring asks for another one, it is replaced.
+struct RingSetup {
+  std::uint32_t size = 0;
+  common::GuestAddr desc, avail, used;
+  std::uint64_t features = 0;
+  std::array<std::uint8_t, kWritableBytesMax> writable_config{};
+  std::uint32_t memory_generation = 0;
+  std::uint32_t config_generation = 0;
+  std::uint32_t ring_generation = 0;
+  bool operator==(const RingSetup&) const = default;
+};
+
+// Where a ring's parts lie; the seam for the packed ring, whose parts have other sizes.
+enum class RingPart : std::uint8_t { kDesc = 0, kAvail = 1, kUsed = 2 };
+
+struct Vring {
+  std::uint32_t size = 0;  // 0: not set.
+  std::optional<VringAddr> addresses;
+  // Split ring: the next avail index to take. What a drained worker reported, or SET_VRING_BASE.
+  std::uint16_t base = 0;
+  // SET_VRING_BASE came while a worker ran: what that one reports is not wanted any more.
+  bool base_overrides_worker = false;
+
+  bool started = false;  // From SET_VRING_KICK to GET_VRING_BASE.
+  bool enabled = false;
+  // The guest broke it, or its worker died: stopped until the front-end starts it anew.
+  bool broken = false;
+  // A change of memory took its place away while it was started: it waits, and no fault is in it.
+  bool waits_for_memory = false;
+
+  common::Fd kick;  // Invalid while started: the front-end wants the ring polled.
+  common::Fd call;  // Invalid: it wants no interrupts.
+  common::Fd error;
+  // Goes up with what RingSetup cannot compare: a new eventfd, a new base.
+  std::uint32_t generation = 0;
+  // Interrupts may have gone nowhere: ring `call` once when the next worker serves.
+  bool owes_call = false;
+
+  // Started and enabled: there is work to be done as soon as it can be.
+  [[nodiscard]] bool is_wanted(const Features& features) const noexcept {
+    return started && enabled && !broken && size != 0 && addresses && features.acknowledged();
+  }
+  // Back to "initialized in a stopped and disabled state". Keeps only the error eventfd, which QEMU
+  // sends once for each connection.
+  void reset() noexcept;
+  // GET_VRING_BASE: nothing of the ring's running state survives; SET_VRING_KICK starts it again.
+  void stop() noexcept;
+};
+
+// The three addresses for the guest. The End says what is wrong with them: kRingUnmapped or
+// kRingMisaligned. Without a size only the start of each part is looked at.
+struct RingPlaces {
+  common::GuestAddr desc, avail, used;
+};
+[[nodiscard]] Outcome<RingPlaces> locate(std::uint32_t queue, const VringAddr& addresses,
+                                         std::uint32_t size, std::uint64_t features,
+                                         const MemoryTable& memory) noexcept;
+
+// Adds 1 to an eventfd, unless that would block: a call or error eventfd belongs to the front-end,
+// which may have filled it up in order to stall us.
+// syscalls: write
+void signal(common::FdRef event) noexcept;
+
+}  // namespace session

@@ -1,0 +1,263 @@
+#include "broker/session/workers.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <span>
+#include <utility>
+
+#include "broker/session/wait.h"
+
+namespace session {
+
+using common::FdRef;
+using common::ipc::EventCode;
+using common::ipc::QueueOutcome;
+using common::ipc::SessionExit;
+using State = QueueLink::State;
+
+bool Device::is_suspended() const noexcept {
+  const std::span<const Vring> all(rings.data(), queue_count);
+  return std::none_of(all.begin(), all.end(), [](const Vring& ring) { return ring.started; });
+}
+
+Outcome<RingPlaces> Device::locate(std::uint32_t queue) const noexcept {
+  const Vring& ring = rings[queue];
+  return session::locate(queue, *ring.addresses, ring.size, features.driver_bits(), memory);
+}
+
+Outcome<void> Device::check_start(std::uint32_t queue) const noexcept {
+  const Vring& ring = rings[queue];
+  if (!ring.is_wanted(features) || ring.waits_for_memory) return {};
+  if (memory.empty()) return violation(EventCode::kNoMemory, queue);
+  TRY(locate(queue));
+  return {};
+}
+
+void Device::mark_rings_without_memory() noexcept {
+  for (std::uint32_t queue = 0; queue < queue_count; ++queue) {
+    rings[queue].waits_for_memory = rings[queue].is_wanted(features) && !locate(queue);
+  }
+}
+
+// Every link makes one step, then we wait for whoever has to answer: with 64 rings, 64 workers
+// drain or start at the same time.
+Outcome<void> Workers::settle() noexcept {
+  while (true) {
+    bool settled = true;
+    for (std::uint32_t queue = 0; queue < device_.queue_count; ++queue) {
+      TRY(step(queue));
+      settled = settled && links_[queue].is_settled();
+    }
+    if (settled) break;
+    TRY(wait_for_someone());
+  }
+  announce_config();
+  return {};
+}
+
+Outcome<void> Workers::step(std::uint32_t queue) noexcept {
+  QueueLink& link = links_[queue];
+  if (!link.is_settled()) return {};
+  const auto wanted = wanted_setup(queue);
+  if (link.state() == State::kServing) {
+    if (wanted && *wanted == link.setup()) return {};
+    link.closing();
+    common::ipc::CloseQueue close{};
+    close.kind = common::ipc::CloseQueue::kKind;
+    close.queue = queue;
+    return broker_.send(close);
+  }
+  if (!wanted) return {};
+  if (!announced_) {
+    announced_ = true;
+    broker_.report(EventCode::kConnected, device_.features.bits(), device_.features.protocol());
+  }
+  link.opening(*wanted);
+  common::ipc::OpenQueue open{};
+  open.kind = common::ipc::OpenQueue::kKind;
+  open.queue = queue;
+  return broker_.send(open);
+}
+
+std::optional<RingSetup> Workers::wanted_setup(std::uint32_t queue) const noexcept {
+  const Vring& ring = device_.rings[queue];
+  if (!ring.is_wanted(device_.features)) return std::nullopt;
+  const auto places = device_.locate(queue);
+  // No fault at this point: memory that holds the ring may come back with the next message.
+  if (!places) return std::nullopt;
+  RingSetup setup;
+  setup.size = ring.size;
+  setup.desc = places->desc;
+  setup.avail = places->avail;
+  setup.used = places->used;
+  setup.features = device_.features.driver_bits();
+  setup.writable_config = device_.config.writable();
+  setup.memory_generation = device_.memory.generation();
+  setup.config_generation = device_.config.generation();
+  setup.ring_generation = ring.generation;
+  return setup;
+}
+
+// Returns after at least one packet was dealt with.
+Outcome<void> Workers::wait_for_someone() noexcept {
+  std::array<pollfd, common::kQueuesMax + 1> sockets;
+  std::array<std::uint32_t, common::kQueuesMax + 1> queues{};
+  std::size_t count = 0;
+  sockets[count++] = {broker_.socket().number, POLLIN, 0};
+  for (std::uint32_t queue = 0; queue < device_.queue_count; ++queue) {
+    if (!links_[queue].socket().valid()) continue;
+    queues[count] = queue;
+    sockets[count++] = {links_[queue].socket().number, POLLIN, 0};
+  }
+  if (!wait(std::span(sockets).first(count), Patience::kForEver)) {
+    return end_with(SessionExit::kHostFault);
+  }
+  // Workers first: a worker that said "serving" and then died is told apart from one that never
+  // got so far.
+  for (std::size_t i = 1; i < count; ++i) {
+    if (sockets[i].revents != 0) TRY(take_answer(queues[i]));
+  }
+  if (sockets[0].revents != 0) TRY(take_broker_packet());
+  return {};
+}
+
+Outcome<void> Workers::take_answer(std::uint32_t queue) noexcept {
+  TRY_LET(const bool serving_now, links_[queue].take_answer());
+  if (!serving_now) return {};
+  Vring& ring = device_.rings[queue];
+  if (std::exchange(ring.owes_call, false) && ring.call.valid()) signal(ring.call.ref());
+  common::ipc::QueueServing serving{};
+  serving.kind = common::ipc::QueueServing::kKind;
+  serving.queue = queue;
+  return broker_.send(serving);
+}
+
+Outcome<void> Workers::call_changed(std::uint32_t queue) noexcept {
+  QueueLink& link = links_[queue];
+  Vring& ring = device_.rings[queue];
+  if (link.state() != State::kServing) return {};
+  // A worker that was started without interrupts never rings any, so it cannot be given one.
+  if (device_.call_swap_in_place && link.had_call() && ring.call.valid()) {
+    common::ipc::SwapCall swap{};
+    swap.kind = common::ipc::SwapCall::kKind;
+    swap.queue = queue;
+    const std::array<FdRef, 1> fds = {ring.call.ref()};
+    TRY(broker_.send(swap, fds));
+    swapping_ = queue;
+    while (swapping_) TRY(wait_for_someone());
+    if (swapped_) return {};
+  }
+  ++ring.generation;
+  ring.owes_call = true;
+  return {};
+}
+
+Outcome<void> Workers::take_broker_packet() noexcept {
+  common::ipc::Packet packet;
+  TRY_LET(const bool arrived, broker_.receive(packet));
+  if (!arrived) return {};
+  return dispatch(packet);
+}
+
+Outcome<void> Workers::dispatch(common::ipc::Packet& packet) noexcept {
+  if (const auto opened = packet.as<common::ipc::QueueOpened>()) {
+    return on_opened(opened->queue, packet.fds.take(0));
+  }
+  if (const auto ended = packet.as<common::ipc::QueueEnded>()) return on_ended(*ended);
+  if (const auto changed = packet.as<common::ipc::ConfigChanged>()) return on_config(*changed);
+  const auto swapped = packet.as<common::ipc::CallSwapped>();
+  if (!swapped || swapping_ != swapped->queue) return end_with(SessionExit::kHostFault);
+  swapped_ = swapped->swapped == 1;
+  swapping_.reset();
+  return {};
+}
+
+Outcome<void> Workers::on_opened(std::uint32_t queue, common::Fd socket) noexcept {
+  if (queue >= device_.queue_count || links_[queue].state() != State::kOpening) {
+    return end_with(SessionExit::kHostFault);
+  }
+  links_[queue].start(std::move(socket), device_.rings[queue], device_.memory);
+  return {};
+}
+
+Outcome<void> Workers::on_ended(const common::ipc::QueueEnded& ended) noexcept {
+  const std::uint32_t queue = ended.queue;
+  if (queue >= device_.queue_count || links_[queue].state() == State::kNone ||
+      ended.outcome > static_cast<std::uint32_t>(QueueOutcome::kNotStarted)) {
+    return end_with(SessionExit::kHostFault);
+  }
+  Vring& ring = device_.rings[queue];
+  const State state = links_[queue].state();
+  const auto outcome = static_cast<QueueOutcome>(ended.outcome);
+  links_[queue].ended();
+  if (state == State::kOpening || state == State::kStarting) {
+    ++failed_starts_;
+    break_ring(queue, EventCode::kQueueNotStarted, 0);
+    return {};
+  }
+  // `next_avail` may be a hijacked worker's: any 16 bits are an index that some worker could have
+  // reported, and they reach nobody but the guest to which they belong.
+  const bool overridden = std::exchange(ring.base_overrides_worker, false);
+  if (outcome == QueueOutcome::kStopped && !overridden) {
+    ring.base = static_cast<std::uint16_t>(ended.next_avail);
+  }
+  const bool unasked = state != State::kClosing;
+  if (outcome == QueueOutcome::kStopped && !unasked) return {};
+  switch (after_unasked_end(outcome)) {
+    case AfterEnd::kStaysStopped:
+      break_ring(
+          queue,
+          outcome == QueueOutcome::kGuestFault ? EventCode::kQueueFault : EventCode::kQueueDied,
+          outcome == QueueOutcome::kGuestFault ? 0 : ended.outcome);
+      break;
+  }
+  return {};
+}
+
+// The one place that decides what becomes of a ring whose worker ended by itself. A guest that
+// broke its ring has to reset it. A worker that died took requests with it which nobody knows of:
+// until there is an in-flight region to find them in, starting another one would lose them
+// silently.
+Workers::AfterEnd Workers::after_unasked_end(QueueOutcome outcome) const noexcept {
+  switch (outcome) {
+    case QueueOutcome::kStopped:
+    case QueueOutcome::kGuestFault:
+    case QueueOutcome::kDied:
+    case QueueOutcome::kNotStarted:
+      break;
+  }
+  return AfterEnd::kStaysStopped;
+}
+
+// Why it broke, the broker knows from the worker's status page; `detail` is only an outcome.
+void Workers::break_ring(std::uint32_t queue, EventCode code, std::uint64_t detail) noexcept {
+  Vring& ring = device_.rings[queue];
+  ring.broken = true;
+  device_.needs_reset = true;
+  if (ring.error.valid()) signal(ring.error.ref());
+  broker_.report(code, queue, detail);
+}
+
+Outcome<void> Workers::on_config(const common::ipc::ConfigChanged& changed) noexcept {
+  if (changed.config_bytes > changed.config.size()) return end_with(SessionExit::kHostFault);
+  device_.config.replace(std::span(changed.config).first(changed.config_bytes));
+  device_.config_change_pending = true;
+  return {};
+}
+
+// Never waits and asks for no answer: front-ends exist that do not give one, and one that does not
+// read its channel must not stop its rings.
+void Workers::announce_config() noexcept {
+  constexpr std::uint64_t kNeeded = kProtocolConfig | kProtocolBackendReq;
+  if (!device_.config_change_pending || device_.is_suspended() ||
+      !device_.backend_channel.valid() || !device_.features.has_protocol(kNeeded)) {
+    return;
+  }
+  device_.config_change_pending = false;
+  const Header message{kBackendConfigChange, kFlagVersion, 0};
+  const auto sent = common::ipc::send_bytes(device_.backend_channel.ref(),
+                                            std::as_bytes(std::span(&message, 1)), {}, false);
+  if (!sent && sent.error().os_errno != EAGAIN) device_.backend_channel.reset();
+}
+
+}  // namespace session

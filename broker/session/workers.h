@@ -1,0 +1,98 @@
+// broker/session/workers.h: makes the workers that run agree with what the rings ask for.
+//
+// One step, settle(), after every message, whatever the message was: so the order in which a
+// front-end sends them does not matter, and there is one place to read when a worker starts, is
+// replaced, or ends.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+
+#include "broker/session/broker_link.h"
+#include "broker/session/config_space.h"
+#include "broker/session/features.h"
+#include "broker/session/memory_table.h"
+#include "broker/session/queue_link.h"
+#include "broker/session/vring.h"
+#include "common/device_kind.h"
+#include "common/ipc/session_broker.h"
+
+namespace session {
+
+// The device as the front-end knows it. All of it is made before the seal and never grows.
+struct Device {
+  Features features;
+  ConfigSpace config;
+  MemoryTable memory;
+  std::uint32_t queue_count = 0;
+  std::uint32_t queue_size_max = 0;
+  bool call_swap_in_place = false;
+  bool needs_reset = false;  // A ring broke, and the driver has not reset the device since.
+  std::array<Vring, common::kQueuesMax> rings;
+  common::Fd backend_channel;  // Where we may speak to the front-end unasked.
+  bool config_change_pending = false;
+
+  [[nodiscard]] std::span<Vring> queues() noexcept { return {rings.data(), queue_count}; }
+  // vhost-user, "Suspended device state".
+  [[nodiscard]] bool is_suspended() const noexcept;
+  [[nodiscard]] Outcome<RingPlaces> locate(std::uint32_t queue) const noexcept;
+  // The ring is asked to run, by this very message or by one before: then its memory and its places
+  // must be there. Not asked of a ring whose memory went away: that comes back with a later
+  // message.
+  [[nodiscard]] Outcome<void> check_start(std::uint32_t queue) const noexcept;
+  // To be called when memory has changed. Front-ends take memory away and add it again in several
+  // messages; only a ring that starts into nothing is a fault.
+  void mark_rings_without_memory() noexcept;
+};
+
+class Workers {
+ public:
+  Workers(BrokerLink& broker, Device& device) noexcept : broker_(broker), device_(device) {}
+
+  // Starts, replaces and ends workers until every ring has what it asks for, and waits for that.
+  // The front-end is not listened to meanwhile; the broker is.
+  [[nodiscard]] Outcome<void> settle() noexcept;
+
+  // One packet of the broker's, if there is one. What follows from it is settle()'s business.
+  [[nodiscard]] Outcome<void> take_broker_packet() noexcept;
+
+  // The ring's call eventfd has changed, and `ring.call` is the new one: puts it in place in the
+  // running worker where that can be done, or has the worker replaced by the next settle().
+  [[nodiscard]] Outcome<void> call_changed(std::uint32_t queue) noexcept;
+
+  // Started with a configuration that has changed since: SET_VRING_BASE wants to know.
+  [[nodiscard]] bool has_worker(std::uint32_t queue) const noexcept {
+    return links_[queue].state() != QueueLink::State::kNone;
+  }
+  // Goes up when a ring that was asked for could not be started: then the message that asked is
+  // answered with an error.
+  [[nodiscard]] std::uint32_t failed_starts() const noexcept { return failed_starts_; }
+
+ private:
+  // What the worker of this ring is to be started with; nothing if it is to have none.
+  [[nodiscard]] std::optional<RingSetup> wanted_setup(std::uint32_t queue) const noexcept;
+  [[nodiscard]] Outcome<void> step(std::uint32_t queue) noexcept;
+  [[nodiscard]] Outcome<void> wait_for_someone() noexcept;
+  [[nodiscard]] Outcome<void> take_answer(std::uint32_t queue) noexcept;
+
+  [[nodiscard]] Outcome<void> dispatch(common::ipc::Packet& packet) noexcept;
+  [[nodiscard]] Outcome<void> on_opened(std::uint32_t queue, common::Fd socket) noexcept;
+  [[nodiscard]] Outcome<void> on_ended(const common::ipc::QueueEnded& ended) noexcept;
+  [[nodiscard]] Outcome<void> on_config(const common::ipc::ConfigChanged& changed) noexcept;
+  void announce_config() noexcept;
+
+  enum class AfterEnd : std::uint8_t { kStaysStopped };
+  [[nodiscard]] AfterEnd after_unasked_end(common::ipc::QueueOutcome outcome) const noexcept;
+  void break_ring(std::uint32_t queue, common::ipc::EventCode code, std::uint64_t detail) noexcept;
+
+  BrokerLink& broker_;
+  Device& device_;
+  std::array<QueueLink, common::kQueuesMax> links_;
+  std::optional<std::uint32_t> swapping_;  // The queue whose CallSwapped is awaited.
+  bool swapped_ = false;
+  std::uint32_t failed_starts_ = 0;
+  bool announced_ = false;
+};
+
+}  // namespace session
