@@ -1,0 +1,61 @@
+// broker/audit_reader.h: which system call a process was killed for. The kernel tells it only in
+// its audit log; reading that needs CAP_AUDIT_READ in the first user namespace, so this is best
+// effort.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <list>
+#include <memory>
+#include <optional>
+#include <string_view>
+
+#include "broker/event_loop.h"
+#include "common/fd.h"
+#include "common/result.h"
+
+namespace broker {
+
+struct SeccompKill {
+  pid_t pid = -1;
+  int system_call = -1;
+};
+
+// From the text of an AUDIT_SECCOMP record. Nothing where it does not look like one.
+[[nodiscard]] std::optional<SeccompKill> parse_seccomp_record(std::string_view text);
+
+class AuditReader {
+ public:
+  // The kernel filters what wakes us down to AUDIT_SECCOMP. The capability is needed only here.
+  [[nodiscard]] static common::Result<std::unique_ptr<AuditReader>> open(EventLoop& loop);
+  AuditReader(const AuditReader&) = delete;
+  AuditReader& operator=(const AuditReader&) = delete;
+
+  // Calls back once: with the number, or with nothing where no record has come after a short grace
+  // (it may come later than the death that it explains).
+  using Answer = std::function<void(std::optional<int> system_call)>;
+  void find(pid_t pid, Answer answer);
+
+ private:
+  struct Question {
+    pid_t pid;
+    Answer answer;
+    EventLoop::Registration timer;
+  };
+
+  AuditReader(EventLoop& loop, common::Fd socket) : loop_(loop), socket_(std::move(socket)) {}
+  void on_readable();
+  void learn(const SeccompKill& kill);
+  void give_up(std::list<Question>::iterator question);
+
+  EventLoop& loop_;
+  common::Fd socket_;
+  std::deque<SeccompKill> recent_;  // The newest last; at most kRecentMax.
+  std::list<Question> questions_;
+  EventLoop::Registration watch_;
+};
+
+}  // namespace broker

@@ -1,0 +1,57 @@
+// broker/config.h: what the operator asked for, checked. Text becomes these structs in options.cpp
+// (command line) and config_file.cpp (TOML); no other file reads text.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/device_kind.h"
+#include "common/result.h"
+
+namespace broker {
+
+// Errors an operator reads: one sentence that says what was wrong and what to do.
+template <typename T>
+using Answer = common::Result<T, std::string>;
+
+enum class EngineChoice : std::uint8_t { kAuto, kIoUring, kFallback };
+enum class PostureDemand : std::uint8_t { kAny, kStrict };
+
+struct DeviceConfig {
+  std::string name;  // In every log line. Default: the image's base name; unique in one broker.
+  common::DeviceKind kind = common::DeviceKind::kBlk;
+
+  // Exactly one of socket_path and fd.
+  std::string socket_path;
+  int fd = -1;          // Inherited: listening or connected, told apart by SO_ACCEPTCONN.
+  bool client = false;  // Connect to socket_path, and again for ever, instead of listening on it.
+  mode_t socket_mode = 0660;
+  std::string socket_owner;  // Name or number; empty: leave it.
+  std::string socket_group;
+  std::vector<uid_t> allow_uids;  // Empty: whoever the socket's mode lets in.
+
+  std::string blk_file;
+  bool read_only = false;
+  bool direct = false;
+  bool discard = true;
+  bool write_zeroes = true;
+  std::uint32_t block_size = 512;           // 512 or 4096.
+  std::string serial;                       // At most 20 bytes; empty: made from the name.
+  std::optional<std::uint32_t> num_queues;  // Default: common::kQueuesMax.
+  std::optional<std::uint32_t> queue_size;  // Default: common::kQueueSizeMax.
+  EngineChoice engine = EngineChoice::kAuto;
+  std::uint32_t poll_us = 0;
+};
+
+struct BrokerConfig {
+  std::vector<DeviceConfig> devices;
+  PostureDemand posture = PostureDemand::kAny;
+  std::string log_level = "info";
+  std::uint32_t stats_interval_s = 0;  // 0: none.
+};
+
+}  // namespace broker

@@ -1,0 +1,338 @@
+#include "broker/config_file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <map>
+#include <set>
+#include <tuple>
+#include <utility>
+
+#include "broker/settings.h"
+#include "broker/text.h"
+#include "broker/toml_guard.h"
+#include "common/fd.h"
+
+// Header-only, and errors as values: no exception of the library's crosses this file.
+#define TOML_EXCEPTIONS 0
+#include <toml++/toml.h>
+
+namespace broker {
+namespace {
+
+using common::fail;
+
+constexpr std::size_t kFileBytesMax = 1 << 20;
+// A file that is wrong everywhere is not worth more lines than fit a screen.
+constexpr std::size_t kErrorsMax = 50;
+
+// What is wrong, and where, in the order of the file at the end.
+class Errors {
+ public:
+  void add(const toml::source_region& where, std::string text) {
+    entries_.emplace_back(where.begin.line, where.begin.column, std::move(text));
+  }
+  [[nodiscard]] bool empty() const { return entries_.empty(); }
+  [[nodiscard]] std::size_t count() const { return entries_.size(); }
+
+  [[nodiscard]] std::vector<std::string> lines(const std::string& file) {
+    std::sort(entries_.begin(), entries_.end());
+    std::vector<std::string> out;
+    for (const auto& [line, column, text] : entries_) {
+      if (out.size() == kErrorsMax) {
+        out.push_back(file + ": and " + std::to_string(entries_.size() - kErrorsMax) + " more");
+        break;
+      }
+      out.push_back(file + ":" + std::to_string(line) + ":" + std::to_string(column) + ": " + text);
+    }
+    return out;
+  }
+
+ private:
+  using Entry = std::tuple<toml::source_index, toml::source_index, std::string>;
+  std::vector<Entry> entries_;
+};
+
+// --- values --------------------------------------------------------------------------------------
+
+std::string_view type_in_words(const toml::node& node) {
+  switch (node.type()) {
+    case toml::node_type::string:
+      return "a string";
+    case toml::node_type::integer:
+      return "a number";
+    case toml::node_type::floating_point:
+      return "a number with a fraction";
+    case toml::node_type::boolean:
+      return "true or false";
+    case toml::node_type::array:
+      return "an array";
+    case toml::node_type::table:
+      return "a table";
+    case toml::node_type::none:
+    case toml::node_type::date:
+    case toml::node_type::time:
+    case toml::node_type::date_time:
+      break;
+  }
+  return "a date";
+}
+
+std::unexpected<std::string> wrong_type(std::string_view wanted, const toml::node& node) {
+  return fail("must be " + std::string(wanted) + ", not " + std::string(type_in_words(node)));
+}
+
+Answer<std::string> uids_text(const toml::node& node) {
+  if (const auto* text = node.as_string()) return text->get();
+  if (const auto* number = node.as_integer()) return std::to_string(number->get());
+  const toml::array* array = node.as_array();
+  if (array == nullptr || array->empty()) {
+    return wrong_type("a user id or an array of user ids", node);
+  }
+  std::string text;
+  for (const toml::node& element : *array) {
+    const auto* number = element.as_integer();
+    if (number == nullptr) return wrong_type("an array of user ids", element);
+    if (!text.empty()) text += ',';
+    text += std::to_string(number->get());
+  }
+  return text;
+}
+
+Answer<std::string> mode_text(const toml::node& node) {
+  if (const auto* text = node.as_string()) return text->get();
+  const auto* number = node.as_integer();
+  // 660 would be meant as octal and read as decimal.
+  const bool octal = number != nullptr && (number->flags() & toml::value_flags::format_as_octal) !=
+                                              toml::value_flags::none;
+  if (!octal || number->get() < 0) return fail(R"(must be octal: "0660" or 0o660)");
+  std::string digits;
+  for (auto rest = number->get(); rest > 0; rest /= 8) {
+    digits.insert(digits.begin(), static_cast<char>('0' + rest % 8));
+  }
+  return digits.empty() ? "0" : digits;
+}
+
+// The value as the command line would have it.
+Answer<std::string> as_text(const toml::node& node, ValueKind kind) {
+  switch (kind) {
+    case ValueKind::kText:
+      if (const auto* text = node.as_string()) return text->get();
+      return wrong_type("a string (in quotes)", node);
+    case ValueKind::kNumber:
+      if (const auto* number = node.as_integer()) return std::to_string(number->get());
+      return wrong_type("a number (without quotes)", node);
+    case ValueKind::kSwitch:
+    case ValueKind::kFlag:
+      if (const auto* flag = node.as_boolean()) return std::string(flag->get() ? "on" : "off");
+      if (const auto* text = node.as_string()) return text->get();
+      return wrong_type("true or false", node);
+    case ValueKind::kMode:
+      return mode_text(node);
+    case ValueKind::kUids:
+      return uids_text(node);
+  }
+  return wrong_type("something else", node);
+}
+
+// --- tables --------------------------------------------------------------------------------------
+
+std::string unknown_key(std::string_view key, std::string_view meant) {
+  std::string text = "there is no key " + in_quotes(key);
+  if (!meant.empty()) text += "; did you mean " + spelled(meant, Spelling::kFile) + "?";
+  return text + " ('bulkhead blk --help' lists all)";
+}
+
+std::string misplaced(const Setting& setting) {
+  const std::string name = spelled(setting.name, Spelling::kFile);
+  if (setting.scope == Scope::kBroker) {
+    return name + " is for the whole broker; put it before the first [[device]] or into [broker]";
+  }
+  return name + " is for one device; put it into a [[device]] table";
+}
+
+// Keys that were given already, whatever their spelling.
+using Seen = std::set<const Setting*>;
+
+void store(const Setting& setting, const toml::node& node, Seen& seen, const Destination& to,
+           Errors& errors) {
+  const std::string name = spelled(setting.name, Spelling::kFile);
+  if (!seen.insert(&setting).second) {
+    errors.add(node.source(), name + " is given more than once; give it once");
+    return;
+  }
+  const Answer<std::string> text = as_text(node, setting.kind);
+  if (!text) {
+    errors.add(node.source(), name + " " + text.error());
+    return;
+  }
+  if (const Answer<void> stored = setting.set(to, *text); !stored) {
+    errors.add(node.source(), name + " " + stored.error());
+  }
+}
+
+void store_or_refuse(const toml::key& key, const toml::node& node, Scope scope, Seen& seen,
+                     const Destination& to, Errors& errors) {
+  const Setting* setting = find_setting(key.str());
+  if (setting == nullptr) {
+    errors.add(key.source(), unknown_key(key.str(), suggest_setting(key.str())));
+  } else if (setting->scope != scope) {
+    errors.add(key.source(), misplaced(*setting));
+  } else {
+    store(*setting, node, seen, to, errors);
+  }
+}
+
+void read_type(const toml::node& node, Errors& errors) {
+  const auto* text = node.as_string();
+  if (text == nullptr || text->get() != "blk") {
+    errors.add(node.source(), "type must be \"blk\": the one kind of device there is");
+  }
+}
+
+DeviceConfig read_device(const toml::table& table, BrokerConfig& broker, Errors& errors) {
+  DeviceConfig device;
+  Seen seen;
+  const std::size_t errors_before = errors.count();
+  for (const auto& [key, node] : table) {
+    if (key.str() == "type") {
+      read_type(node, errors);
+    } else {
+      store_or_refuse(key, node, Scope::kDevice, seen, Destination{broker, device}, errors);
+    }
+  }
+  // What a device lacks is only worth saying if what it has is right.
+  if (errors.count() != errors_before) return device;
+  for (std::string& error : complete_device(device, Spelling::kFile)) {
+    errors.add(table.source(), std::move(error));
+  }
+  return device;
+}
+
+// Who claimed a value first.
+struct Owner {
+  std::string device;
+  bool shared;
+};
+using Owners = std::map<std::pair<std::string_view, std::string>, Owner>;
+
+void refuse_clashes(const DeviceConfig& device, const toml::source_region& where, Owners& owners,
+                    Errors& errors) {
+  for (Claim& claim : claims_of(device)) {
+    const std::string value = claim.value;
+    const auto [entry, inserted] =
+        owners.try_emplace({claim.setting, std::move(claim.value)}, device.name, claim.shared);
+    if (inserted || (entry->second.shared && claim.shared)) continue;
+    errors.add(where, "two devices have the " + spelled(claim.setting, Spelling::kFile) + " " +
+                          in_quotes(value) + " (the first is " + in_quotes(entry->second.device) +
+                          "); give each its own" +
+                          (claim.setting == "name" ? ": name = \"…\"" : ""));
+  }
+}
+
+void read_devices(const toml::node& node, BrokerConfig& broker, Errors& errors) {
+  const toml::array* array = node.as_array();
+  if (array == nullptr) {
+    errors.add(node.source(), "write [[device]] with two brackets: one such table for each device");
+    return;
+  }
+  if (array->size() > kDevicesMax) {
+    errors.add(node.source(), "one broker serves at most " + std::to_string(kDevicesMax) +
+                                  " devices; start another for the rest");
+    return;
+  }
+  Owners owners;
+  for (const toml::node& element : *array) {
+    const toml::table* table = element.as_table();
+    if (table == nullptr) {
+      errors.add(element.source(), "a device must be a [[device]] table");
+      continue;
+    }
+    const std::size_t errors_before = errors.count();
+    DeviceConfig device = read_device(*table, broker, errors);
+    if (errors.count() == errors_before) refuse_clashes(device, table->source(), owners, errors);
+    broker.devices.push_back(std::move(device));
+  }
+}
+
+void read_broker(const toml::node& node, BrokerConfig& broker, Seen& seen, Errors& errors) {
+  const toml::table* table = node.as_table();
+  if (table == nullptr) {
+    errors.add(node.source(), "broker must be a table: [broker]");
+    return;
+  }
+  DeviceConfig unused;
+  for (const auto& [key, value] : *table) {
+    store_or_refuse(key, value, Scope::kBroker, seen, Destination{broker, unused}, errors);
+  }
+}
+
+void read_root(const toml::table& root, BrokerConfig& broker, Errors& errors) {
+  Seen seen;  // Shared: a setting may stand at the top or in [broker], not in both.
+  DeviceConfig unused;
+  for (const auto& [key, node] : root) {
+    if (key.str() == "device") {
+      read_devices(node, broker, errors);
+    } else if (key.str() == "broker") {
+      read_broker(node, broker, seen, errors);
+    } else if (key.str() == "devices" || key.str() == "Device") {
+      errors.add(key.source(), unknown_key(key.str(), "device"));
+    } else {
+      store_or_refuse(key, node, Scope::kBroker, seen, Destination{broker, unused}, errors);
+    }
+  }
+}
+
+Answer<std::string> read_text(const std::string& path) {
+  // A pipe is as good as a file: the shell's <(…) makes one.
+  const common::Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+  if (!file.valid()) return fail("cannot read " + in_quotes(path) + ": " + errno_text(errno));
+  std::string text(kFileBytesMax + 1, '\0');
+  std::size_t length = 0;
+  while (length < text.size()) {
+    const ssize_t got = ::read(file.ref().number, text.data() + length, text.size() - length);
+    if (got < 0) return fail("cannot read " + in_quotes(path) + ": " + errno_text(errno));
+    if (got == 0) break;
+    length += static_cast<std::size_t>(got);
+  }
+  if (length > kFileBytesMax) {
+    return fail(in_quotes(path) + " has more than " + std::to_string(kFileBytesMax) +
+                " bytes, which no list of devices needs");
+  }
+  text.resize(length);
+  return text;
+}
+
+}  // namespace
+
+FileAnswer parse_config(std::string_view text, const std::string& name) {
+  const std::string file = clean_text(name);
+  if (const auto objection = find_toml_objection(text)) {
+    return fail(std::vector<std::string>{file + ":" + std::to_string(objection->line) + ":" +
+                                         std::to_string(objection->column) + ": " +
+                                         objection->text});
+  }
+  Errors errors;
+  toml::parse_result parsed = toml::parse(text);
+  if (!parsed) {
+    errors.add(parsed.error().source(), clean_text(parsed.error().description()));
+    return fail(errors.lines(file));
+  }
+  BrokerConfig config;
+  read_root(parsed.table(), config, errors);
+  if (errors.empty() && config.devices.empty()) {
+    return fail(std::vector<std::string>{file + ": lists no device; add a [[device]] table"});
+  }
+  if (!errors.empty()) return fail(errors.lines(file));
+  return config;
+}
+
+FileAnswer read_config_file(const std::string& path) {
+  const Answer<std::string> text = read_text(path);
+  if (!text) return fail(std::vector<std::string>{text.error()});
+  return parse_config(*text, path);
+}
+
+}  // namespace broker

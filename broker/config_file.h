@@ -1,0 +1,22 @@
+// broker/config_file.h: the configuration file of `bulkhead serve`. toml++ lives in config_file.cpp
+// only.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "broker/config.h"
+
+namespace broker {
+
+// Either a configuration, or every mistake of the file, one line each: "file:line:column: what is
+// wrong; what to do".
+using FileAnswer = common::Result<BrokerConfig, std::vector<std::string>>;
+
+[[nodiscard]] FileAnswer read_config_file(const std::string& path);
+
+// `name` stands for the file in the errors.
+[[nodiscard]] FileAnswer parse_config(std::string_view text, const std::string& name);
+
+}  // namespace broker

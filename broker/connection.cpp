@@ -1,0 +1,325 @@
+#include "broker/connection.h"
+
+#include <sys/epoll.h>
+
+#include <array>
+#include <cerrno>
+#include <utility>
+
+#include "broker/event_text.h"
+#include "broker/text.h"
+#include "common/ipc/channel.h"
+#include "policy/jail.h"
+
+namespace broker {
+namespace {
+
+namespace ipc = common::ipc;
+using std::chrono::milliseconds;
+
+// A session bounds itself to fewer (broker/session/broker_link.h); a hijacked one does not.
+constexpr std::uint32_t kEventsMax = 64;
+constexpr double kEventsPerSecond = 0.1;
+
+// One wake-up reads at most so many packets of one session, so that others get their turn.
+constexpr int kPacketsPerTurn = 16;
+
+// A session that asks for more than this is not read for a while: starting a worker costs us half a
+// millisecond, anything else microseconds. A device of 64 queues is started in one go.
+constexpr double kEffortPerSecond = 4096;
+constexpr double kEffortBurst = 8192;
+constexpr int kEffortOfWorker = 64;
+constexpr milliseconds kReadingPause{100};
+
+// A session whose socket is closed has no reason to live longer than this.
+constexpr milliseconds kExitPatience{1000};
+
+bool same_exit(const Death& death, ipc::SessionExit code) {
+  return death.exited_with(static_cast<int>(code));
+}
+
+}  // namespace
+
+common::Result<std::unique_ptr<Connection>> Connection::start(Services& services,
+                                                              const DeviceFacts& facts,
+                                                              DeviceLog& log, Visitor visitor,
+                                                              Ended ended) {
+  TRY_LET(Jailed session, services.jailer.start_session(facts.name, facts.uid, visitor.socket.ref(),
+                                                        facts.model.session_start));
+  std::unique_ptr<Connection> connection(new Connection(
+      services, facts, log, std::move(visitor.name), std::move(session), std::move(ended)));
+  if (const auto watched = connection->watch(); !watched) {
+    // Nobody would notice its end: it must not live.
+    kill_child(connection->session_.child.pidfd.ref());
+    return common::fail(watched.error());
+  }
+  return connection;
+}
+
+Connection::Connection(Services& services, const DeviceFacts& facts, DeviceLog& log,
+                       std::string visitor, Jailed session, Ended ended)
+    : services_(services),
+      facts_(facts),
+      log_(log),
+      visitor_name_(std::move(visitor)),
+      session_(std::move(session)),
+      ended_(std::move(ended)),
+      peer_(*this, facts.model.session_start.queues_max,
+            facts.model.session_start.call_swap_in_place != 0),
+      events_(kEventsPerSecond, kEventsMax),
+      effort_(kEffortPerSecond, kEffortBurst) {}
+
+common::Result<void> Connection::watch() {
+  TRY_LET(packet_watch_, services_.loop.watch(session_.socket.ref(), EPOLLIN,
+                                              [this](std::uint32_t) { on_packets(); }));
+  TRY_LET(exit_watch_, services_.loop.watch(session_.child.pidfd.ref(), EPOLLIN,
+                                            [this](std::uint32_t) { on_session_exit(); }));
+  return {};
+}
+
+// --- what the operator, or the loop, wants -------------------------------------------------------
+
+void Connection::drain(milliseconds patience) {
+  session_is_over(patience);
+  // The session takes the end of its socket for the end of the broker, and exits.
+  packet_watch_.reset();
+  session_.socket.reset();
+}
+
+void Connection::kill(const std::string& reason) {
+  if (killed_because_.empty()) killed_because_ = reason;
+  ending_ = true;
+  packet_watch_.reset();
+  pause_timer_.reset();
+  if (!session_reaped_) kill_child(session_.child.pidfd.ref());
+  for (const auto& [queue, worker] : workers_) worker->kill(reason);
+}
+
+void Connection::list_processes(std::vector<Process>& list) const {
+  if (!session_reaped_) list.push_back({session_.child.pid, reported_layers(session_.page())});
+  for (const auto& [queue, worker] : workers_) list.push_back({worker->pid(), worker->layers()});
+}
+
+CounterTotals Connection::counters() const {
+  CounterTotals sum = ended_counters_;
+  for (const auto& [queue, worker] : workers_) add_counters(sum, worker->counters());
+  return sum;
+}
+
+// --- packets of the session ----------------------------------------------------------------------
+
+void Connection::on_packets() {
+  for (int i = 0; i < kPacketsPerTurn && !ending_; ++i) {
+    ipc::Packet packet;
+    const auto arrival = ipc::receive_packet(session_.socket.ref(), packet, false);
+    if (!arrival || *arrival == ipc::Arrival::kTruncated) {
+      services_.closer.close(packet.fds);
+      return hang_up("a packet larger than any message");
+    }
+    if (*arrival == ipc::Arrival::kNothing) return;
+    if (*arrival == ipc::Arrival::kClosed) {
+      packet_watch_.reset();
+      return session_is_over(kDrainPatience);
+    }
+    const Verdict verdict = peer_.on_packet(packet);
+    services_.closer.close(packet.fds);  // What no request has taken.
+    if (verdict == Verdict::kHangUp) return hang_up(peer_.complaint());
+    if (!within_rate(packet)) return pause_reading();
+  }
+}
+
+// What it said before it died is in the socket still: above all, why.
+void Connection::read_last_words() {
+  if (!session_.socket.valid()) return;
+  for (std::uint32_t i = 0; i < kEventsMax; ++i) {
+    ipc::Packet packet;
+    const auto arrival = ipc::receive_packet(session_.socket.ref(), packet, false);
+    services_.closer.close(packet.fds);
+    if (!arrival || *arrival != ipc::Arrival::kData) return;
+    if (const auto event = packet.as<ipc::SessionEvent>()) session_event(*event);
+  }
+}
+
+bool Connection::within_rate(const ipc::Packet& packet) {
+  const int effort = packet.kind() == ipc::OpenQueue::kKind ? kEffortOfWorker : 1;
+  bool within = true;
+  for (int i = 0; i < effort; ++i) within = effort_.take() && within;
+  return within;
+}
+
+void Connection::pause_reading() {
+  packet_watch_.reset();
+  pause_timer_ = services_.loop.after(kReadingPause, [this] {
+    auto watch = services_.loop.watch(session_.socket.ref(), EPOLLIN,
+                                      [this](std::uint32_t) { on_packets(); });
+    if (!watch) return hang_up("its socket cannot be watched any more");
+    packet_watch_ = *std::move(watch);
+  });
+}
+
+// --- what the table asks for ---------------------------------------------------------------------
+
+void Connection::open_queue(std::uint32_t queue) {
+  WorkerOrder order{.device = facts_.name,
+                    .queue = queue,
+                    .uid = facts_.uid,
+                    .kind = facts_.model.kind,
+                    .engine = facts_.engine,
+                    .recipe = facts_.model.worker_recipe(queue, facts_.engine)};
+  auto worker = Worker::start(services_, log_, order,
+                              [this, queue](const WorkerEnd& end) { on_worker_ended(queue, end); });
+  if (!worker) {
+    log_.error("worker " + facts_.name + "/" + std::to_string(queue) + " cannot be started: " +
+               worker.error().what + ": " + errno_text(worker.error().os_errno));
+    return answer_ended(queue, {ipc::QueueOutcome::kNotStarted, 0});
+  }
+  const common::Fd socket = (*worker)->take_session_socket();
+  workers_[queue] = *std::move(worker);
+
+  ipc::QueueOpened opened{};
+  opened.kind = ipc::QueueOpened::kKind;
+  opened.queue = queue;
+  const std::array<common::FdRef, 1> fds = {socket.ref()};
+  answer(opened, fds);
+}
+
+void Connection::queue_serving(std::uint32_t queue) {
+  if (const auto found = workers_.find(queue); found != workers_.end()) found->second->serving();
+}
+
+void Connection::close_queue(std::uint32_t queue) {
+  if (const auto found = workers_.find(queue); found != workers_.end()) {
+    found->second->stop(kDrainPatience);
+  }
+}
+
+void Connection::swap_call(std::uint32_t queue, common::Fd eventfd, bool running) {
+  auto answered = [this, queue](bool swapped) {
+    ipc::CallSwapped message{};
+    message.kind = ipc::CallSwapped::kKind;
+    message.queue = queue;
+    message.swapped = swapped ? 1 : 0;
+    answer(message);
+  };
+  const auto found = workers_.find(queue);
+  if (running && found != workers_.end()) {
+    return found->second->swap_call(std::move(eventfd), std::move(answered));
+  }
+  services_.closer.close(std::move(eventfd));
+  answered(false);
+}
+
+void Connection::session_event(const ipc::SessionEvent& event) {
+  if (!events_.take()) return;
+  const EventText text = describe_event(static_cast<ipc::EventCode>(event.code), event.numbers);
+  log_.write(text.level, text.text);
+}
+
+// --- how it ends ---------------------------------------------------------------------------------
+
+void Connection::on_session_exit() {
+  const auto death = reap(session_.child.pidfd.ref());
+  if (!death) return;
+  read_last_words();
+  log_session_end(*death);
+  session_reaped_ = true;
+  exit_watch_.reset();
+  packet_watch_.reset();
+  session_is_over(kDrainPatience);
+  session_.socket.reset();
+  finish_if_empty();
+}
+
+void Connection::on_worker_ended(std::uint32_t queue, const WorkerEnd& end) {
+  const auto found = workers_.find(queue);
+  add_counters(ended_counters_, found->second->counters());
+  // Not destroyed here: this is called from its own handler.
+  services_.loop.post([dead = std::shared_ptr<Worker>(std::move(found->second))] {});
+  workers_.erase(found);
+  if (!ending_) answer_ended(queue, end);
+  finish_if_empty();
+}
+
+void Connection::session_is_over(milliseconds patience) {
+  ending_ = true;
+  pause_timer_.reset();
+  for (const auto& [queue, worker] : workers_) worker->stop(patience);
+  if (session_reaped_) {
+    patience_timer_.reset();
+    return;
+  }
+  patience_timer_ = services_.loop.after(std::min(patience, kExitPatience), [this] {
+    log_.warn("the session of " + visitor_name_ + " does not end by itself; it is killed");
+    killed_because_ = "it does not end by itself";
+    kill_child(session_.child.pidfd.ref());
+  });
+}
+
+void Connection::hang_up(const std::string& complaint) {
+  if (ending_) return;
+  log_.error("the session of " + visitor_name_ + " broke its protocol with the broker (" +
+             complaint + "); it is killed, and its workers");
+  kill("its session broke its protocol with the broker");
+}
+
+void Connection::finish_if_empty() {
+  if (!session_reaped_ || !workers_.empty() || std::exchange(finished_, true)) return;
+  patience_timer_.reset();
+  if (const auto dropped = events_.take_dropped(); dropped != 0) {
+    log_.warn(std::to_string(dropped) + " events of the session were not logged: too many");
+  }
+  ended_();
+}
+
+void Connection::log_session_end(const Death& death) {
+  const std::string who = visitor_name_;
+  if (!killed_because_.empty() && !death.exited()) return;  // Said when it was done.
+  if (same_exit(death, ipc::SessionExit::kPeerClosed)) {
+    return log_.info("connection of " + who + " closed by the VMM");
+  }
+  if (same_exit(death, ipc::SessionExit::kViolation)) {
+    return log_.warn("connection of " + who + " ended: it broke the protocol");
+  }
+  if (same_exit(death, ipc::SessionExit::kBrokerGone)) {
+    return log_.info("connection of " + who + " ended by the broker");
+  }
+  common::Layer missing{};
+  if (same_exit(death, ipc::SessionExit::kPosture) &&
+      policy::below_strict(reported_layers(session_.page()), missing)) {
+    return log_.error("connection of " + who + " ended: layer '" +
+                      std::string(common::layer_name(missing)) +
+                      "' of its session's jail is missing");
+  }
+  if (same_exit(death, ipc::SessionExit::kHostFault)) {
+    return log_.error("connection of " + who + " ended: its session could not be set up");
+  }
+  explain_death(death, session_.child.pid, services_.audit,
+                [&log = log_, who](const std::string& words) {
+                  log.error("session of " + who + " " + words);
+                });
+}
+
+// --- answers -------------------------------------------------------------------------------------
+
+// Never waits: a session that does not read what it asked for is no session of ours.
+template <ipc::Message T>
+void Connection::answer(const T& message, std::span<const common::FdRef> fds) {
+  if (ending_) return;
+  const auto sent = ipc::send(session_.socket.ref(), message, fds, false);
+  if (sent) return;
+  // Gone is not a fault: its exit is on its way.
+  if (sent.error().os_errno == EPIPE || sent.error().os_errno == ECONNRESET) return;
+  hang_up("it does not read its answers");
+}
+
+void Connection::answer_ended(std::uint32_t queue, const WorkerEnd& end) {
+  peer_.queue_ended(queue);
+  ipc::QueueEnded message{};
+  message.kind = ipc::QueueEnded::kKind;
+  message.queue = queue;
+  message.outcome = static_cast<std::uint32_t>(end.outcome);
+  message.next_avail = end.next_avail;
+  answer(message);
+}
+
+}  // namespace broker

@@ -1,0 +1,127 @@
+// broker/connection.h: one VMM's connection to one device: its session, and the workers that
+// session asked for. Lives until all of them are reaped.
+//
+// Not trusted: the session (session_peer.h) and, behind it, the VMM. The broker hands the VMM's
+// socket on and never reads from it.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "broker/budget.h"
+#include "broker/death.h"
+#include "broker/device_log.h"
+#include "broker/device_model.h"
+#include "broker/event_loop.h"
+#include "broker/jailer.h"
+#include "broker/services.h"
+#include "broker/session_peer.h"
+#include "broker/socket.h"
+#include "broker/stats_report.h"
+#include "broker/worker.h"
+#include "common/fd.h"
+
+namespace broker {
+
+// A VMM at the door: let in, not served yet.
+struct Visitor {
+  common::Fd socket;
+  Peer peer;
+  std::string name;  // "pid 123 (qemu-system-x86) uid 107"
+};
+
+// What does not change while the device exists.
+struct DeviceFacts {
+  std::string name;
+  DeviceModel model;
+  std::uint32_t uid = 0;
+  common::EngineKind engine = common::EngineKind::kFallback;
+};
+
+// How long workers may take to finish what they have taken once their VMM is gone.
+inline constexpr std::chrono::milliseconds kDrainPatience{30'000};
+
+class Connection final : private SessionRequests {
+ public:
+  // Called once everything is reaped. The connection may be destroyed after it has returned.
+  using Ended = std::function<void()>;
+
+  // `facts` and `log` outlive the connection.
+  [[nodiscard]] static common::Result<std::unique_ptr<Connection>> start(
+      Services& services, const DeviceFacts& facts, DeviceLog& log, Visitor visitor, Ended ended);
+  ~Connection() override = default;
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  // The broker wants to stop: no more for this VMM, and what its workers have taken is finished.
+  void drain(std::chrono::milliseconds patience);
+  void kill(const std::string& reason);
+
+  // The VMM is gone or given up; only the workers' last requests keep this here.
+  [[nodiscard]] bool ending() const noexcept { return ending_; }
+  [[nodiscard]] const std::string& visitor_name() const noexcept { return visitor_name_; }
+
+  struct Process {
+    pid_t pid;
+    common::LayerResults layers;
+  };
+  void list_processes(std::vector<Process>& list) const;
+  // Of all workers there were.
+  [[nodiscard]] CounterTotals counters() const;
+  [[nodiscard]] std::size_t worker_count() const noexcept { return workers_.size(); }
+
+ private:
+  Connection(Services& services, const DeviceFacts& facts, DeviceLog& log, std::string visitor,
+             Jailed session, Ended ended);
+  [[nodiscard]] common::Result<void> watch();
+
+  void open_queue(std::uint32_t queue) override;
+  void queue_serving(std::uint32_t queue) override;
+  void close_queue(std::uint32_t queue) override;
+  void swap_call(std::uint32_t queue, common::Fd eventfd, bool running) override;
+  void session_event(const common::ipc::SessionEvent& event) override;
+
+  void on_packets();
+  void read_last_words();
+  [[nodiscard]] bool within_rate(const common::ipc::Packet& packet);
+  void pause_reading();
+  void on_session_exit();
+  void on_worker_ended(std::uint32_t queue, const WorkerEnd& end);
+  void session_is_over(std::chrono::milliseconds patience);
+  void hang_up(const std::string& complaint);
+  void finish_if_empty();
+  void log_session_end(const Death& death);
+
+  template <common::ipc::Message T>
+  void answer(const T& message, std::span<const common::FdRef> fds = {});
+  void answer_ended(std::uint32_t queue, const WorkerEnd& end);
+
+  Services& services_;
+  const DeviceFacts& facts_;
+  DeviceLog& log_;
+  std::string visitor_name_;
+  Jailed session_;
+  Ended ended_;
+  SessionPeer peer_;
+  std::map<std::uint32_t, std::unique_ptr<Worker>> workers_;
+  CounterTotals ended_counters_{};
+
+  bool ending_ = false;  // No packet of the session's is acted on any more.
+  bool session_reaped_ = false;
+  bool finished_ = false;
+  std::string killed_because_;
+  Budget events_;  // What the session may have logged.
+  Budget effort_;  // What its packets may cost us.
+
+  EventLoop::Registration pause_timer_;
+  EventLoop::Registration patience_timer_;
+  EventLoop::Registration packet_watch_;
+  EventLoop::Registration exit_watch_;
+};
+
+}  // namespace broker

@@ -1,0 +1,45 @@
+#include "broker/death.h"
+
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "broker/event_text.h"
+#include "policy/seccomp.h"
+
+namespace broker {
+
+bool Death::exited_with(int code) const noexcept { return exited() && status == code; }
+bool Death::exited() const noexcept { return si_code == CLD_EXITED; }
+bool Death::by_seccomp() const noexcept {
+  return (si_code == CLD_KILLED || si_code == CLD_DUMPED) && status == SIGSYS;
+}
+
+std::optional<Death> reap(common::FdRef pidfd) noexcept {
+  siginfo_t info{};
+  const auto id = static_cast<id_t>(pidfd.number);
+  if (::waitid(P_PIDFD, id, &info, WEXITED | WNOHANG) != 0 || info.si_pid == 0) {
+    return std::nullopt;
+  }
+  return Death{info.si_code, info.si_status};
+}
+
+void kill_child(common::FdRef pidfd) noexcept {
+  (void)::syscall(SYS_pidfd_send_signal, pidfd.number, SIGKILL, nullptr, 0U);
+}
+
+void explain_death(const Death& death, pid_t pid, AuditReader* audit,
+                   std::function<void(const std::string& words)> tell) {
+  if (!death.by_seccomp() || audit == nullptr) {
+    return tell(describe_death(death.si_code, death.status));
+  }
+  audit->find(pid, [death, tell = std::move(tell)](std::optional<int> system_call) {
+    if (!system_call) return tell(describe_death(death.si_code, death.status));
+    tell("killed by seccomp: system call " + policy::syscall_name(*system_call));
+  });
+}
+
+}  // namespace broker

@@ -1,0 +1,36 @@
+// broker/death.h: how a child ended.
+#pragma once
+
+#include <sys/types.h>
+
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "broker/audit_reader.h"
+#include "common/fd.h"
+
+namespace broker {
+
+// As in siginfo_t.
+struct Death {
+  int si_code = 0;
+  int status = 0;
+
+  [[nodiscard]] bool exited_with(int code) const noexcept;
+  [[nodiscard]] bool exited() const noexcept;
+  [[nodiscard]] bool by_seccomp() const noexcept;
+};
+
+// Nothing while the child still runs.
+[[nodiscard]] std::optional<Death> reap(common::FdRef pidfd) noexcept;
+
+// SIGKILL; does nothing where it is dead already.
+void kill_child(common::FdRef pidfd) noexcept;
+
+// "killed by seccomp: system call openat". Calls back at once, or after a short while where the
+// kernel's audit record is still to come. `audit` may be null.
+void explain_death(const Death& death, pid_t pid, AuditReader* audit,
+                   std::function<void(const std::string& words)> tell);
+
+}  // namespace broker

@@ -1,0 +1,116 @@
+#include "broker/device.h"
+
+#include <utility>
+
+#include "broker/text.h"
+#include "common/sys.h"
+
+namespace broker {
+namespace {
+
+// A VMM that restarts may connect again before we have heard that it is gone.
+constexpr std::chrono::milliseconds kHoldTime{500};
+
+// A VMM that connects again and again gets its turn, but no more often than its budget allows.
+constexpr std::chrono::milliseconds kTooOften{250};
+
+}  // namespace
+
+common::Result<void> Device::open(std::function<void()> finished) {
+  finished_handler_ = std::move(finished);
+  return doorway_->open(services_, [this](Visitor visitor) { arrive(std::move(visitor)); });
+}
+
+void Device::arrive(Visitor visitor) {
+  if (!connection_) return serve(std::move(visitor));
+  held_ = std::move(visitor);
+  held_timer_ = services_.loop.after(kHoldTime, [this] { held_long_enough(); });
+}
+
+// While workers of a VMM that is gone still finish their requests, the next one waits: two writers
+// at once are what the disk's lock is there to prevent.
+void Device::held_long_enough() {
+  if (connection_->ending()) return;
+  log_.warn("connection from " + held_->name + " refused: " + connection_->visitor_name() +
+            " is being served, and a device serves one VMM at a time");
+  services_.closer.close(std::move(held_->socket));
+  held_.reset();
+  doorway_->next(true);
+}
+
+void Device::serve(Visitor visitor) {
+  log_.info("connection from " + visitor.name);
+  // The session sends and waits as it likes; we never read from this socket.
+  auto connection = common::Result<std::unique_ptr<Connection>>();
+  if (const auto blocking = common::set_nonblocking(visitor.socket.ref(), false); !blocking) {
+    connection = common::fail(blocking.error());
+  } else {
+    connection = Connection::start(services_, facts_, log_, std::move(visitor),
+                                   [this] { on_connection_ended(); });
+  }
+  if (connection) {
+    connection_ = *std::move(connection);
+    return doorway_->next(true);
+  }
+  log_.error(std::string("no session can be started: ") + connection.error().what + ": " +
+             errno_text(connection.error().os_errno));
+  next_or_finish();
+}
+
+void Device::on_connection_ended() {
+  add_counters(past_counters_, connection_->counters());
+  // Not destroyed here: this is called from its own handler.
+  services_.loop.post([dead = std::shared_ptr<Connection>(std::move(connection_))] {});
+  if (!stopping_ && held_) {
+    held_timer_.reset();
+    Visitor visitor = *std::exchange(held_, std::nullopt);
+    return serve(std::move(visitor));
+  }
+  next_or_finish();
+}
+
+void Device::next_or_finish() {
+  if (stopping_ || doorway_->used_up()) return finish();
+  if (sessions_.take()) return doorway_->next(false);
+  next_timer_ = services_.loop.after(kTooOften, [this] { next_or_finish(); });
+}
+
+void Device::stop(std::chrono::milliseconds patience) {
+  stopping_ = true;
+  doorway_->close();
+  held_timer_.reset();
+  next_timer_.reset();
+  if (held_) services_.closer.close(std::move(held_->socket));
+  held_.reset();
+  if (connection_) return connection_->drain(patience);
+  finish();
+}
+
+void Device::finish() {
+  if (std::exchange(finished_, true)) return;
+  facts_.model.release();
+  finished_handler_();
+}
+
+void Device::kill() {
+  if (connection_) connection_->kill("the broker stops");
+}
+
+void Device::list_processes(std::vector<Connection::Process>& list) const {
+  if (connection_) connection_->list_processes(list);
+}
+
+std::string Device::stats_line(double seconds) {
+  CounterTotals now = past_counters_;
+  std::size_t workers = 0;
+  if (connection_) {
+    add_counters(now, connection_->counters());
+    workers = connection_->worker_count();
+  }
+  const CounterTotals delta = counters_since(now, reported_counters_);
+  reported_counters_ = now;
+  if (workers == 0 && delta == CounterTotals{}) return {};
+  return format_stats(delta, seconds, workers);
+}
+
+}  // namespace broker

@@ -1,0 +1,72 @@
+// broker/device.h: one device at run time: its doorway, and the one VMM it serves at a time.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "broker/budget.h"
+#include "broker/connection.h"
+#include "broker/device_log.h"
+#include "broker/doorway.h"
+#include "broker/event_loop.h"
+#include "broker/services.h"
+#include "broker/stats_report.h"
+
+namespace broker {
+
+class Device {
+ public:
+  Device(Services& services, DeviceFacts facts, std::unique_ptr<Doorway> doorway)
+      : services_(services),
+        facts_(std::move(facts)),
+        log_(services.log, facts_.name),
+        doorway_(std::move(doorway)) {}
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  [[nodiscard]] const std::string& name() const noexcept { return facts_.name; }
+
+  // Serves from now on. `finished` is called once: after stop(), or when the one connection that
+  // was handed to us is over.
+  [[nodiscard]] common::Result<void> open(std::function<void()> finished);
+
+  // Lets nobody in any more, and ends what is served: gently, and then not.
+  void stop(std::chrono::milliseconds patience);
+  void kill();
+  [[nodiscard]] bool finished() const noexcept { return finished_; }
+
+  void list_processes(std::vector<Connection::Process>& list) const;
+  // The line of --stats-interval for what has happened since the last one; empty where nobody has
+  // been served.
+  [[nodiscard]] std::string stats_line(double seconds);
+
+ private:
+  void arrive(Visitor visitor);
+  void serve(Visitor visitor);
+  void held_long_enough();
+  void on_connection_ended();
+  void next_or_finish();
+  void finish();
+
+  Services& services_;
+  DeviceFacts facts_;
+  DeviceLog log_;
+  std::function<void()> finished_handler_;
+  Budget sessions_{10, 20};            // Each costs us a millisecond, which is every device's.
+  CounterTotals past_counters_{};      // Of connections that are over.
+  CounterTotals reported_counters_{};  // As of the last stats line.
+  bool stopping_ = false;
+  bool finished_ = false;
+  std::unique_ptr<Doorway> doorway_;
+  std::unique_ptr<Connection> connection_;
+  std::optional<Visitor> held_;  // Came while another was served.
+  EventLoop::Registration held_timer_;
+  EventLoop::Registration next_timer_;
+};
+
+}  // namespace broker

@@ -1,0 +1,40 @@
+// broker/device_log.h: the lines about one device that its peers can cause: a guest that resets for
+// ever, a VMM that connects for ever. Limited, so that they cannot fill the disk or hide what
+// matters.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "broker/budget.h"
+#include "broker/log.h"
+
+namespace broker {
+
+class DeviceLog {
+ public:
+  DeviceLog(Log& log, std::string device) : log_(log), device_(std::move(device)) {}
+
+  void write(Level level, std::string_view text) {
+    if (!budget_.take()) return;
+    if (const auto dropped = budget_.take_dropped(); dropped != 0) {
+      log_.warn(device_, std::to_string(dropped) + " lines were left out: too many a second");
+    }
+    log_.write(level, device_, text);
+  }
+  void info(std::string_view text) { write(Level::kInfo, text); }
+  void warn(std::string_view text) { write(Level::kWarn, text); }
+  void error(std::string_view text) { write(Level::kError, text); }
+
+ private:
+  // A device of 64 queues starts and stops with 128 lines.
+  static constexpr double kPerSecond = 5;
+  static constexpr double kBurst = 512;
+
+  Log& log_;
+  std::string device_;
+  Budget budget_{kPerSecond, kBurst};
+};
+
+}  // namespace broker

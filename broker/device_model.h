@@ -1,0 +1,40 @@
+// broker/device_model.h: all that the rest of the broker knows of a device type. Each type has one
+// function that makes one of these (blk_config.h: make_blk_model); nothing else asks what a device
+// is.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "common/device_kind.h"
+#include "common/ipc/session_broker.h"
+#include "policy/profile.h"
+#include "policy/spawn.h"
+
+namespace broker {
+
+// What one worker of this type is started with, besides what every worker has (control socket,
+// status page, engine).
+struct WorkerRecipe {
+  const policy::Profile* profile = nullptr;       // Constant data: policy/worker_*.h.
+  std::vector<std::byte> start_message;           // The packet after JailOrder.
+  std::vector<policy::DescriptorAt> descriptors;  // Borrowed from the model.
+};
+
+struct DeviceModel {
+  common::DeviceKind kind = common::DeviceKind::kBlk;
+  std::string summary;  // For the start line: "/images/a.img, 10.0 GiB, 64 queues, direct off".
+  common::ipc::SessionStart session_start{};  // `call_swap_in_place` is the host's to say.
+  dev_t backing_device = 0;                   // What is served: decides the uid of its processes.
+  ino_t backing_inode = 0;
+  std::function<WorkerRecipe(std::uint32_t queue, common::EngineKind engine)> worker_recipe;
+  // No worker is left: lets somebody else have what is served. Nothing else may be called after it.
+  std::function<void()> release;
+};
+
+}  // namespace broker

@@ -1,0 +1,127 @@
+#include "broker/help_text.h"
+
+#include <string_view>
+
+#include "broker/settings.h"
+
+namespace broker {
+namespace {
+
+constexpr std::size_t kHelpColumn = 32;
+
+// "  --queue-size=N                most entries of …": the help on a line of its own where the
+// option reaches into its column.
+std::string option_line(std::string_view option, std::string_view help) {
+  std::string line = "  ";
+  line += option;
+  if (line.size() + 2 > kHelpColumn) line.append("\n").append(kHelpColumn, ' ');
+  if (line.size() < kHelpColumn) line.resize(kHelpColumn, ' ');
+  return line + std::string(help) + "\n";
+}
+
+std::string setting_lines(Scope scope) {
+  std::string lines;
+  for (const Setting& setting : all_settings()) {
+    if (setting.scope != scope) continue;
+    std::string option = spelled(setting.name, Spelling::kCommandLine);
+    if (!setting.value.empty()) option.append("=").append(setting.value);
+    lines += option_line(option, setting.help);
+  }
+  return lines;
+}
+
+constexpr std::string_view kGeneral =
+    R"(bulkhead serves virtio disks to virtual machines over vhost-user, with one jailed process for
+every virtqueue.
+
+  bulkhead blk --socket-path=PATH --blk-file=PATH [OPTION]...    serve one disk
+  bulkhead serve --config=FILE                                   serve what a TOML file lists
+  bulkhead posture --pid=N                                       show what jails running processes
+  bulkhead --version | --help
+
+'bulkhead COMMAND --help' lists the options of a command.
+)";
+
+constexpr std::string_view kBlkUsage =
+    R"(Usage: bulkhead blk --socket-path=PATH --blk-file=PATH [OPTION]...
+       bulkhead blk --fd=N --blk-file=PATH [OPTION]...
+       bulkhead blk --print-capabilities
+
+Serves one disk to one VMM at a time, in the foreground, until SIGTERM.
+
+)";
+
+constexpr std::string_view kBlkEnd = R"(
+[ ] is what holds where the option is not given. Options may be written with '_' for '-', and as
+'--option=VALUE' or '--option VALUE'; on and off also as true and false, yes and no, 1 and 0.
+
+With QEMU, share the guest's memory (2G is its size here):
+  qemu-system-x86_64 -m 2G -machine q35,memory-backend=mem \
+    -object memory-backend-memfd,id=mem,size=2G,share=on \
+    -chardev socket,id=vda,path=PATH -device vhost-user-blk-pci,chardev=vda,num-queues=4 ...
+With Cloud Hypervisor:
+  cloud-hypervisor --memory size=2G,shared=on --disk vhost_user=true,socket=PATH ...
+
+Exit status: 0 after a clean stop, 1 where it could not start, 2 for wrong usage.
+)";
+
+constexpr std::string_view kServeUsage =
+    R"(Usage: bulkhead serve --config=FILE [OPTION]...
+
+Serves every device that FILE lists, in the foreground, until SIGTERM. FILE is TOML with one
+[[device]] table for each:
+
+  require_posture = "any"         # for the whole broker; also in a table [broker]
+
+  [[device]]
+  type = "blk"
+  name = "vda"
+  socket_path = "/run/bulkhead/vda.sock"
+  blk_file = "/var/lib/images/vda.img"
+  num_queues = 4
+  read_only = false
+
+The keys are the options of 'bulkhead blk' with '_' for '-'. Paths that are not absolute start from
+the working directory.
+
+)";
+
+constexpr std::string_view kServeEnd = R"(
+These options override the file. SIGUSR1 prints the posture of every process.
+
+Exit status: 0 after a clean stop, 1 where it could not start, 2 where the usage or FILE is wrong.
+)";
+
+constexpr std::string_view kPostureText =
+    R"(Usage: bulkhead posture --pid=N
+
+Shows what jails process N and everything it started, read from the kernel's own view of them. Give
+the pid of a broker to see all its sessions and workers. Layers are enforced, degraded or absent,
+and the reason stands beside them; what may not be looked at is unknown: then run this as root.
+
+  --pid=N                       the process
+  --help                        this text
+
+Exit status: 0, or 1 where there is no such process.
+)";
+
+}  // namespace
+
+std::string general_help() { return std::string(kGeneral); }
+
+std::string blk_help() {
+  return std::string(kBlkUsage) + "The device:\n" + setting_lines(Scope::kDevice) +
+         "\nThe broker:\n" + setting_lines(Scope::kBroker) + "\nOther:\n" +
+         option_line("--print-capabilities", "print what this back-end can do as JSON, and exit") +
+         option_line("--help", "this text") + std::string(kBlkEnd);
+}
+
+std::string serve_help() {
+  return std::string(kServeUsage) + "Options:\n" +
+         option_line("--config=FILE", "the configuration file") + setting_lines(Scope::kBroker) +
+         option_line("--help", "this text") + std::string(kServeEnd);
+}
+
+std::string posture_help() { return std::string(kPostureText); }
+
+}  // namespace broker

@@ -1,0 +1,186 @@
+#include "broker/jailer.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <utility>
+
+#include "common/ipc/channel.h"
+#include "common/ipc/worker_messages.h"
+#include "common/sys.h"
+#include "policy/restricted_ring.h"
+#include "policy/seccomp.h"
+#include "policy/session.h"
+
+namespace broker {
+namespace {
+
+namespace ipc = common::ipc;
+using common::Result;
+
+policy::DescriptorAt at(common::FdRef from, ipc::SessionFd number) {
+  return {from, static_cast<int>(number)};
+}
+policy::DescriptorAt at(common::FdRef from, ipc::WorkerFd number) {
+  return {from, static_cast<int>(number)};
+}
+
+std::string worker_title(common::DeviceKind kind) {
+  return kind == common::DeviceKind::kBlk ? "bulkhead-worker-blk: " : "bulkhead-worker-net: ";
+}
+
+}  // namespace
+
+common::LayerResults reported_layers(const common::StatusPage& page) noexcept {
+  common::LayerResults results{};
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    results[i] = std::bit_cast<common::LayerResult>(page.layers[i].load(std::memory_order_relaxed));
+  }
+  return results;
+}
+
+// One process to be started. Numbers of the control socket and the status page differ by program.
+struct Jailer::Start {
+  common::FdRef program;
+  std::string title;
+  const policy::Profile& profile;
+  std::uint32_t uid;
+  int socket_number;
+  int page_number;
+  bool probe = false;
+  std::vector<policy::DescriptorAt> descriptors;     // Besides socket and page.
+  std::vector<std::span<const std::byte>> messages;  // Besides JailOrder, in order.
+};
+
+Result<Jailed> Jailer::start_session(const std::string& device, std::uint32_t uid,
+                                     common::FdRef vmm, const ipc::SessionStart& start_message) {
+  return start({.program = programs_.session.ref(),
+                .title = "bulkhead-session: " + device,
+                .profile = policy::kSession,
+                .uid = uid,
+                .socket_number = static_cast<int>(ipc::SessionFd::kBroker),
+                .page_number = static_cast<int>(ipc::SessionFd::kStatusPage),
+                .descriptors = {at(vmm, ipc::SessionFd::kVmm)},
+                .messages = {std::as_bytes(std::span(&start_message, 1))}});
+}
+
+Result<JailedWorker> Jailer::start_worker(const std::string& name, std::uint32_t uid,
+                                          common::DeviceKind kind, common::EngineKind engine,
+                                          const WorkerRecipe& recipe) {
+  Start what{.program = worker_program(kind),
+             .title = worker_title(kind) + name,
+             .profile = *recipe.profile,
+             .uid = uid,
+             .socket_number = static_cast<int>(ipc::WorkerFd::kControl),
+             .page_number = static_cast<int>(ipc::WorkerFd::kStatusPage),
+             .descriptors = recipe.descriptors,
+             .messages = {recipe.start_message}};
+  JailedWorker worker;
+  std::optional<policy::RestrictedRing> ring;
+  if (engine == common::EngineKind::kIoUring) {
+    TRY_LET(ring, policy::make_restricted_ring({ipc::kRingEntries, ipc::kRingCompletionEntries,
+                                                ipc::kRingThreads, recipe.profile->uring_opcodes}));
+    worker.engine = std::move(ring->fd);
+    what.messages.push_back(std::as_bytes(std::span(&ring->layout, 1)));
+  } else {
+    TRY_LET(worker.engine, common::make_eventfd());
+  }
+  what.descriptors.push_back(at(worker.engine.ref(), ipc::WorkerFd::kEngine));
+  TRY_LET(worker.process, start(what));
+  return worker;
+}
+
+Result<Jailed> Jailer::probe_session(std::uint32_t uid) {
+  return start({.program = programs_.session.ref(),
+                .title = "bulkhead-session: probe",
+                .profile = policy::kSession,
+                .uid = uid,
+                .socket_number = static_cast<int>(ipc::SessionFd::kBroker),
+                .page_number = static_cast<int>(ipc::SessionFd::kStatusPage),
+                .probe = true,
+                .descriptors = {},
+                .messages = {}});
+}
+
+Result<Jailed> Jailer::probe_worker(std::uint32_t uid, common::DeviceKind kind,
+                                    const policy::Profile& profile) {
+  return start({.program = worker_program(kind),
+                .title = worker_title(kind) + "probe",
+                .profile = profile,
+                .uid = uid,
+                .socket_number = static_cast<int>(ipc::WorkerFd::kControl),
+                .page_number = static_cast<int>(ipc::WorkerFd::kStatusPage),
+                .probe = true,
+                .descriptors = {},
+                .messages = {}});
+}
+
+// Everything the process will believe is in its socket before it runs, and before anybody else can
+// hold the other end.
+Result<Jailed> Jailer::start(const Start& what) {
+  TRY_LET(common::Fd page, common::make_sealed_memfd("bulkhead-status", common::kStatusPageBytes));
+  TRY_LET(auto ends, common::make_packet_pair());
+  TRY_LET(const ipc::JailOrder order, make_order(what));
+  TRY(ipc::send(ends.second.ref(), order, {}, false));
+  for (const std::span<const std::byte> message : what.messages) {
+    TRY(ipc::send_bytes(ends.second.ref(), message, {}, false));
+  }
+
+  std::vector<policy::DescriptorAt> descriptors = what.descriptors;
+  descriptors.push_back({ends.first.ref(), what.socket_number});
+  descriptors.push_back({page.ref(), what.page_number});
+  policy::SpawnRequest request;
+  request.program = what.program;
+  request.title = what.title.c_str();
+  request.descriptors = descriptors;
+  request.namespaces = host_.namespaces.flags;
+  request.uid = host_.may_change_ids ? what.uid : ::getuid();
+  request.gid = host_.may_change_ids ? what.uid : ::getgid();
+
+  Jailed jailed;
+  TRY_LET(jailed.memory, common::SharedRegion::map(page.ref(), 0, common::kStatusPageBytes,
+                                                   common::SharedRegion::Access::kReadOnly));
+  TRY_LET(jailed.child, policy::spawn(request));
+  jailed.socket = std::move(ends.second);
+  return jailed;
+}
+
+Result<ipc::JailOrder> Jailer::make_order(const Start& what) {
+  auto filter = filters_.find(&what.profile);
+  if (filter == filters_.end()) {
+    TRY_LET(auto compiled, policy::compile_filter(what.profile));
+    filter = filters_.emplace(&what.profile, std::move(compiled)).first;
+  }
+  const bool own_user_namespace = (host_.namespaces.flags & CLONE_NEWUSER) != 0;
+  ipc::JailOrder order{};
+  order.kind = ipc::JailOrder::kKind;
+  order.version = ipc::kIpcVersion;
+  // A probe is to show all that is missing, not to stop at the first.
+  order.strict = strict_ && !what.probe ? 1 : 0;
+  order.namespaces = host_.namespaces.flags;
+  order.uid = what.uid;
+  order.gid = what.uid;
+  order.change_ids = host_.may_change_ids && !own_user_namespace ? 1 : 0;
+  order.same_uid = host_.may_change_ids ? 0 : 1;
+  order.probe = what.probe ? 1 : 0;
+  order.filter_count = static_cast<std::uint32_t>(filter->second.size());
+  std::copy(filter->second.begin(), filter->second.end(), order.filter.begin());
+  return order;
+}
+
+common::FdRef Jailer::worker_program(common::DeviceKind kind) const noexcept {
+  switch (kind) {
+    case common::DeviceKind::kBlk:
+      return programs_.worker_blk.ref();
+    case common::DeviceKind::kNet:
+      break;  // No such program yet; spawn() fails with EBADF.
+  }
+  return {};
+}
+
+}  // namespace broker

@@ -1,0 +1,82 @@
+// broker/jailer.h: starts sessions and workers: what each is told first, which descriptors it gets,
+// and as whom it runs. The jail itself is policy/'s; the choice of what goes in is here.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "broker/device_model.h"
+#include "broker/host.h"
+#include "broker/program_files.h"
+#include "common/device_kind.h"
+#include "common/fd.h"
+#include "common/ipc/jail_order.h"
+#include "common/ipc/session_broker.h"
+#include "common/result.h"
+#include "common/shared_region.h"
+#include "common/status_page.h"
+#include "policy/profile.h"
+#include "policy/spawn.h"
+
+namespace broker {
+
+// A process that runs; whoever holds this must reap it.
+struct Jailed {
+  policy::Child child;
+  common::Fd socket;            // The other end of its control socket.
+  common::SharedRegion memory;  // Its status page, read-only: hostile.
+
+  [[nodiscard]] const common::StatusPage& page() const noexcept {
+    return *reinterpret_cast<const common::StatusPage*>(memory.bytes().data());
+  }
+};
+
+struct JailedWorker {
+  Jailed process;     // `socket` is for the session.
+  common::Fd engine;  // io_uring: the worker's ring. Fallback: the eventfd that stops it.
+};
+
+// What became of each layer, as the process itself reported it.
+[[nodiscard]] common::LayerResults reported_layers(const common::StatusPage& page) noexcept;
+
+class Jailer {
+ public:
+  // `strict`: a process that misses a layer ends by itself before it reads anything hostile.
+  Jailer(Programs programs, const Host& host, bool strict)
+      : programs_(std::move(programs)), host_(host), strict_(strict) {}
+
+  // `uid` is the device's own; without the right to change ids the broker's is used instead.
+  [[nodiscard]] common::Result<Jailed> start_session(const std::string& device, std::uint32_t uid,
+                                                     common::FdRef vmm,
+                                                     const common::ipc::SessionStart& start);
+
+  // `name` is "vda/2".
+  [[nodiscard]] common::Result<JailedWorker> start_worker(const std::string& name,
+                                                          std::uint32_t uid,
+                                                          common::DeviceKind kind,
+                                                          common::EngineKind engine,
+                                                          const WorkerRecipe& recipe);
+
+  [[nodiscard]] bool strict() const noexcept { return strict_; }
+
+  // These take on the whole jail and exit, so that their status pages show what this host allows.
+  [[nodiscard]] common::Result<Jailed> probe_session(std::uint32_t uid);
+  [[nodiscard]] common::Result<Jailed> probe_worker(std::uint32_t uid, common::DeviceKind kind,
+                                                    const policy::Profile& profile);
+
+ private:
+  struct Start;
+  [[nodiscard]] common::Result<Jailed> start(const Start& what);
+  [[nodiscard]] common::Result<common::ipc::JailOrder> make_order(const Start& what);
+  [[nodiscard]] common::FdRef worker_program(common::DeviceKind kind) const noexcept;
+
+  Programs programs_;
+  Host host_;
+  bool strict_;
+  // Compiled when first needed: a profile costs about 0.1 ms.
+  std::map<const policy::Profile*, std::vector<common::ipc::FilterInstruction>> filters_;
+};
+
+}  // namespace broker

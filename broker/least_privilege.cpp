@@ -1,0 +1,71 @@
+#include "broker/least_privilege.h"
+
+#include <linux/capability.h>
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <string>
+
+#include "policy/capabilities.h"
+
+namespace broker {
+namespace {
+
+// True where root without CAP_DAC_OVERRIDE could not remove the socket at the end.
+bool directory_is_anothers(const std::string& socket_path) {
+  const std::size_t slash = socket_path.rfind('/');
+  const std::string directory =
+      slash == std::string::npos ? "." : socket_path.substr(0, std::max<std::size_t>(slash, 1));
+  struct stat status {};
+  if (::stat(directory.c_str(), &status) != 0) return false;
+  return status.st_uid != ::geteuid() || (status.st_mode & S_IWUSR) == 0;
+}
+
+bool reaches_into_others_directories(const DeviceConfig& device) {
+  if (device.socket_path.empty()) return false;
+  return device.client || directory_is_anothers(device.socket_path);
+}
+
+}  // namespace
+
+std::vector<unsigned> needed_capabilities(const BrokerConfig& config, const Host& host) {
+  std::vector<unsigned> needed;
+  if (host.may_change_ids) {
+    needed.push_back(CAP_SETUID);           // Sessions and workers get a uid of their own:
+    needed.push_back(CAP_SETGID);           // uid_map, gid_map, or setresuid in the child.
+    needed.push_back(CAP_KILL);             // And are to be killed under it.
+    needed.push_back(CAP_SYS_PTRACE);       // SIGUSR1 shows their fd tables, maps and namespaces
+    needed.push_back(CAP_DAC_READ_SEARCH);  // (/proc/PID of another uid).
+  }
+  if (host.namespaces.flags != 0 && (host.namespaces.flags & CLONE_NEWUSER) == 0) {
+    needed.push_back(CAP_SYS_ADMIN);  // Without a user namespace: clone(), and mounts in the child;
+    needed.push_back(CAP_SETPCAP);    // its bounding set and securebits.
+  }
+  if (std::any_of(config.devices.begin(), config.devices.end(), reaches_into_others_directories)) {
+    needed.push_back(CAP_DAC_OVERRIDE);  // --client connects, and stopping removes a socket, there.
+  }
+  return needed;
+}
+
+common::Result<void> give_up_privileges(const std::vector<unsigned>& kept) {
+  TRY(policy::keep_capabilities(kept));
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
+    return common::fail_errno("no_new_privs", errno);
+  }
+  if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return common::fail_errno("not dumpable", errno);
+  return {};
+}
+
+void raise_descriptor_limit() noexcept {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+}  // namespace broker

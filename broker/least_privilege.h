@@ -1,0 +1,24 @@
+// broker/least_privilege.h: what the broker itself gives up once everything is open.
+#pragma once
+
+#include <vector>
+
+#include "broker/config.h"
+#include "broker/host.h"
+#include "common/result.h"
+
+namespace broker {
+
+// The capabilities (CAP_*) that serving these devices needs, each for the reason given beside it in
+// the .cpp.
+[[nodiscard]] std::vector<unsigned> needed_capabilities(const BrokerConfig& config,
+                                                        const Host& host);
+
+// Keeps those, and takes on no_new_privs and not dumpable. Everything that is opened by path must
+// be open; children are started as before.
+[[nodiscard]] common::Result<void> give_up_privileges(const std::vector<unsigned>& kept);
+
+// As many descriptors as the host lets us have: each device and worker needs some.
+void raise_descriptor_limit() noexcept;
+
+}  // namespace broker

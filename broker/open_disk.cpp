@@ -1,0 +1,199 @@
+#include "broker/open_disk.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/openat2.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "broker/disk_limits.h"
+#include "broker/text.h"
+#include "common/addresses.h"
+#include "common/checked.h"
+
+namespace broker {
+namespace {
+
+using common::fail;
+using common::Fd;
+using common::FdRef;
+
+// Offsets that every request keeps to: virtio-blk counts in sectors.
+constexpr std::uint32_t kSectorAlignment = static_cast<std::uint32_t>(common::kSectorBytes);
+constexpr std::uint32_t kPhysicalBlockMax = 1 << 16;
+
+std::unexpected<std::string> disk_error(const std::string& path, const std::string& text) {
+  return fail("disk " + in_quotes(path) + " " + text);
+}
+
+std::string open_failed(int os_errno, const DeviceConfig& config) {
+  switch (os_errno) {
+    case ENOENT:
+      return "does not exist; check --blk-file, or make it: truncate -s 10G FILE";
+    case ELOOP:
+      return "is reached through a link into /proc or a loop of links; give the file's own path";
+    case EACCES:
+    case EPERM:
+      return config.read_only
+                 ? "may not be read by this user; change its permissions"
+                 : "may not be opened for writing by this user; change its permissions, or give "
+                   "--read-only";
+    case EROFS:
+      return "cannot be written to: its file system or device is read-only; give --read-only";
+    case ETXTBSY:
+      return "is a program that runs, or swap space, and cannot be written to";
+    case EBUSY:
+      return "is mounted or in use by the host; unmount it, or give --read-only";
+    default:
+      return "cannot be opened: " + errno_text(os_errno);
+  }
+}
+
+// What it is, without opening it yet: opening a pipe waits, and some devices act when opened. Links
+// are followed (/dev/disk/by-id is made of them), those of /proc are not: where they lead depends
+// on who looks.
+Answer<Fd> look_up(const DeviceConfig& config) {
+  open_how how{};
+  how.flags = O_PATH | O_CLOEXEC;
+  how.resolve = RESOLVE_NO_MAGICLINKS;
+  const long number = ::syscall(SYS_openat2, AT_FDCWD, config.blk_file.c_str(), &how, sizeof(how));
+  if (number < 0) return disk_error(config.blk_file, open_failed(errno, config));
+  return Fd(static_cast<int>(number));
+}
+
+Answer<struct stat> check_type(FdRef file, const std::string& path) {
+  struct stat status {};
+  if (::fstat(file.number, &status) != 0) {
+    return disk_error(path, "cannot be looked at: " + errno_text(errno));
+  }
+  if (S_ISREG(status.st_mode) || S_ISBLK(status.st_mode)) return status;
+  std::string what = "a file of an unknown kind";
+  if (S_ISDIR(status.st_mode)) what = "a directory";
+  if (S_ISCHR(status.st_mode)) what = "a character device";
+  if (S_ISFIFO(status.st_mode)) what = "a pipe";
+  if (S_ISSOCK(status.st_mode)) what = "a socket";
+  return disk_error(path, "is " + what + "; give a regular file (a raw image) or a block device");
+}
+
+// The file that was looked at, and no other: through its descriptor, not its path.
+Answer<Fd> open_for_use(FdRef found, int flags, const DeviceConfig& config) {
+  const std::string magic = "/proc/self/fd/" + std::to_string(found.number);
+  Fd file(::open(magic.c_str(), flags | O_CLOEXEC | O_NOCTTY));
+  if (file.valid()) return file;
+  if (errno == EINVAL && (flags & O_DIRECT) != 0) {
+    return disk_error(config.blk_file, "is on a file system without direct I/O; give --direct=off");
+  }
+  return disk_error(config.blk_file, open_failed(errno, config));
+}
+
+constexpr int kLockAttempts = 26;
+constexpr int kLockRetryMs = 20;
+
+// Held by the open file description, hence by every worker that has it, even if the broker dies.
+// It covers the bytes that QEMU locks, too: a QEMU that uses this image is noticed, and notices us.
+Answer<void> lock(FdRef file, const DeviceConfig& config) {
+  struct flock whole {};
+  whole.l_type = static_cast<short>(config.read_only ? F_RDLCK : F_WRLCK);
+  whole.l_whence = SEEK_SET;
+  // A broker that was killed a moment ago still holds the lock until the kernel has taken its
+  // workers' rings apart: whoever restarts it at once should not be told that the disk is in use.
+  for (int attempt = 0; attempt < kLockAttempts; ++attempt) {
+    if (::fcntl(file.number, F_OFD_SETLK, &whole) == 0) return {};
+    if (errno != EAGAIN && errno != EACCES) break;
+    if (attempt + 1 < kLockAttempts) ::poll(nullptr, 0, kLockRetryMs);
+  }
+  if (errno != EAGAIN && errno != EACCES) {
+    return disk_error(config.blk_file, "cannot be locked: " + errno_text(errno));
+  }
+  std::string holder = "another device or process";
+  if (::fcntl(file.number, F_OFD_GETLK, &whole) == 0 && whole.l_type != F_UNLCK &&
+      whole.l_pid > 0) {
+    holder = "process " + std::to_string(whole.l_pid);
+  }
+  return disk_error(config.blk_file, "is in use: " + holder + " holds a lock on it" +
+                                         (config.read_only ? "" : " (only one may write)") +
+                                         "; stop that, or give another disk");
+}
+
+Answer<std::uint64_t> size_of(FdRef file, const struct stat& status, const std::string& path) {
+  if (!S_ISBLK(status.st_mode)) return static_cast<std::uint64_t>(status.st_size);
+  std::uint64_t bytes = 0;
+  if (::ioctl(file.number, BLKGETSIZE64, &bytes) == 0) return bytes;
+  return disk_error(path, "does not tell its size: " + errno_text(errno));
+}
+
+Answer<void> measure(Disk& disk, const struct stat& status, const DeviceConfig& config) {
+  TRY_LET(const std::uint64_t bytes, size_of(disk.file.ref(), status, config.blk_file));
+  const std::uint64_t served = common::round_down(bytes, config.block_size);
+  if (bytes == 0) {
+    return disk_error(config.blk_file, "is empty; give it a size first: truncate -s 10G FILE");
+  }
+  if (served == 0) {
+    return disk_error(config.blk_file, "has " + std::to_string(bytes) +
+                                           " bytes, less than one block of " +
+                                           std::to_string(config.block_size));
+  }
+  disk.capacity_sectors = served / common::kSectorBytes;
+  disk.unserved_bytes = static_cast<std::uint32_t>(bytes - served);
+  if (!config.read_only) {
+    disk.discard = config.discard && can_discard(disk.file.ref(), status, bytes);
+    disk.write_zeroes =
+        config.write_zeroes;  // Where the disk has no help for it, zeros are written.
+  }
+  const Topology topology = topology_of(disk.file.ref(), status);
+  const std::uint32_t physical = std::max(topology.physical_block_bytes, config.block_size);
+  const bool usable = common::is_power_of_two(physical) && physical <= kPhysicalBlockMax;
+  disk.physical_block_bytes = usable ? physical : config.block_size;
+  disk.optimal_io_bytes = topology.optimal_io_bytes;
+  return {};
+}
+
+Answer<void> align(Disk& disk, FdRef found, int access, const struct stat& status,
+                   const DeviceConfig& config) {
+  if (!config.direct) return {};
+  const Answer<Alignment> alignment = direct_alignment(disk.file.ref(), status);
+  if (!alignment) {
+    return disk_error(config.blk_file, "cannot be used with --direct=on: " + alignment.error() +
+                                           "; give --direct=off");
+  }
+  disk.memory_alignment = alignment->memory;
+  disk.offset_alignment = alignment->offset;
+  if (alignment->offset > kSectorAlignment) {
+    TRY_LET(disk.buffered, open_for_use(found, access, config));
+  }
+  return {};
+}
+
+}  // namespace
+
+Answer<Disk> open_disk(const DeviceConfig& config) {
+  TRY_LET(const Fd found, look_up(config));
+  TRY_LET(const struct stat status, check_type(found.ref(), config.blk_file));
+  const bool block_device = S_ISBLK(status.st_mode);
+  const int access = config.read_only ? O_RDONLY : O_RDWR;
+  // O_EXCL without O_CREAT: a block device that is mounted, or that another writer has, is refused.
+  const int flags =
+      access | (config.direct ? O_DIRECT : 0) | (block_device && !config.read_only ? O_EXCL : 0);
+  Disk disk;
+  TRY_LET(disk.file, open_for_use(found.ref(), flags, config));
+  TRY(lock(disk.file.ref(), config));
+  disk.path = config.blk_file;
+  disk.block_device = block_device;
+  disk.read_only = config.read_only;
+  disk.direct = config.direct;
+  disk.block_size = config.block_size;
+  disk.device = status.st_dev;
+  disk.inode = status.st_ino;
+  TRY(measure(disk, status, config));
+  TRY(align(disk, found.ref(), access, status, config));
+  return disk;
+}
+
+}  // namespace broker

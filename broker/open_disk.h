@@ -1,0 +1,39 @@
+// broker/open_disk.h: from a path to a checked, locked, open disk.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <string>
+
+#include "broker/config.h"
+#include "common/fd.h"
+
+namespace broker {
+
+struct Disk {
+  common::Fd file;      // O_DIRECT where `direct`; opened O_RDONLY where `read_only`.
+  common::Fd buffered;  // Only where direct I/O asks for more than 512-byte offsets.
+  std::string path;     // As configured.
+  std::uint64_t capacity_sectors =
+      0;                             // Whole blocks of the device's block size, in 512-byte units.
+  std::uint32_t unserved_bytes = 0;  // At the end of the file, less than a block: worth a warning.
+  bool block_device = false;
+  bool read_only = false;
+  bool direct = false;
+  bool discard = false;  // Offered: configured, writable, and the file can.
+  bool write_zeroes = false;
+  std::uint32_t block_size = 512;
+  std::uint32_t physical_block_bytes = 512;
+  std::uint32_t optimal_io_bytes = 0;
+  std::uint32_t memory_alignment = 1;  // Bytes, for `file`; 1 where not direct.
+  std::uint32_t offset_alignment = 1;
+  dev_t device = 0;  // Identity of what was opened (stat).
+  ino_t inode = 0;
+};
+
+// Opens `config.blk_file`: openat2 without magic links; a regular file or a block device; an OFD
+// lock (write lock unless read-only) so that no image is served twice; size at least one block.
+[[nodiscard]] Answer<Disk> open_disk(const DeviceConfig& config);
+
+}  // namespace broker

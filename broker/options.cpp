@@ -1,0 +1,270 @@
+#include "broker/options.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <functional>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "broker/config_file.h"
+#include "broker/help_text.h"
+#include "broker/settings.h"
+#include "broker/systemd.h"
+#include "broker/text.h"
+
+namespace broker {
+namespace {
+
+using common::fail;
+using common::Result;
+using Words = std::vector<std::string>;
+using Outcome = Result<Command, UsageError>;
+
+constexpr std::string_view kBackendProgramName = "vhost-user-blk";
+// QEMU docs/interop/vhost-user.json: VHostUserBackendCapabilities.
+constexpr std::string_view kBlkCapabilities =
+    R"({"type":"block","features":["read-only","blk-file"]})";
+constexpr int kUsageExit = 2;
+
+UsageError usage_error(const std::vector<std::string>& lines, int exit_code = kUsageExit) {
+  UsageError error{"", exit_code};
+  for (const std::string& line : lines) error.text += "bulkhead: " + line + "\n";
+  return error;
+}
+
+std::string base_name(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
+bool contains(const Words& words, std::string_view word) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+// '_' for '-' in the names of long options.
+Words normalised(Words words) {
+  for (std::string& word : words) {
+    if (word == "--") break;
+    if (!word.starts_with("--")) continue;
+    const std::size_t end = std::min(word.find('='), word.size());
+    std::replace(word.begin(), word.begin() + static_cast<std::ptrdiff_t>(end), '_', '-');
+  }
+  return words;
+}
+
+// --- one command's options -----------------------------------------------------------------------
+
+// What was given for one option: its name without dashes, and the values in order.
+struct Given {
+  std::string_view name;
+  std::vector<std::string> values;
+};
+
+// How CLI11 is told of an option: "--read-only,--readonly,--ro".
+std::string cli_names(std::string_view name, std::string_view aliases) {
+  std::string names = "--" + std::string(name);
+  while (!aliases.empty()) {
+    const std::size_t comma = std::min(aliases.find(','), aliases.size());
+    names += ",--" + std::string(aliases.substr(0, comma));
+    aliases.remove_prefix(std::min(comma + 1, aliases.size()));
+  }
+  return names;
+}
+
+struct OptionName {
+  std::string_view name;
+  bool flag = false;  // Needs no value.
+  std::string_view aliases = {};
+};
+
+std::string unknown_option(const std::string& word, std::span<const OptionName> options,
+                           std::string_view command) {
+  const std::string help = " ('bulkhead " + std::string(command) + " --help' lists all)";
+  if (!word.starts_with("-")) {
+    return "do not know what to do with " + in_quotes(word) + "; every value follows an option" +
+           help;
+  }
+  const std::string name = word.substr(0, word.find('='));
+  std::vector<std::string_view> names;
+  for (const OptionName& option : options) names.push_back(option.name);
+  const std::string bare = name.substr(std::min(name.find_first_not_of('-'), name.size()));
+  const std::string_view meant = nearest(bare, names);
+  std::string line = "there is no option " + in_quotes(name);
+  if (!meant.empty()) line += "; did you mean --" + std::string(meant) + "?";
+  return line + help;
+}
+
+bool takes_value(std::span<const OptionName> options, std::string_view word) {
+  return std::any_of(options.begin(), options.end(), [&](const OptionName& option) {
+    return !option.flag && word.starts_with("--") && word.substr(2) == option.name;
+  });
+}
+
+// CLI11 would take the next option for the value.
+Result<void, UsageError> refuse_missing_values(const Words& words,
+                                               std::span<const OptionName> options) {
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    const std::string& word = words[i];
+    const bool empty = word.starts_with("--") && word.find('=') == word.size() - 1;
+    const bool last = i + 1 == words.size() || words[i + 1].starts_with("--");
+    if (empty || (last && takes_value(options, word))) {
+      const std::string name = word.substr(0, word.find('='));
+      return fail(
+          usage_error({clean_text(name) + " needs a value: " + clean_text(name) + "=VALUE"}));
+    }
+    if (takes_value(options, word)) ++i;
+  }
+  return {};
+}
+
+Result<std::vector<Given>, UsageError> split_options(const Words& words,
+                                                     std::span<const OptionName> options,
+                                                     std::string_view command) {
+  TRY(refuse_missing_values(words, options));
+  CLI::App app;
+  app.set_help_flag();
+  app.allow_extras();
+  std::vector<CLI::Option*> handles;
+  for (const OptionName& option : options) {
+    const std::string names = cli_names(option.name, option.aliases);
+    CLI::Option* handle = option.flag ? app.add_flag(names) : app.add_option(names);
+    handles.push_back(handle->take_all());
+  }
+  try {
+    app.parse(Words(words.rbegin(), words.rend()));  // CLI11 takes them from the back.
+  } catch (const CLI::ParseError& error) {
+    return fail(usage_error({clean_text(error.what())}));
+  }
+  if (const Words rest = app.remaining(); !rest.empty()) {
+    return fail(usage_error({unknown_option(rest.front(), options, command)}));
+  }
+  std::vector<Given> given;
+  for (std::size_t i = 0; i < handles.size(); ++i) {
+    if (handles[i]->count() > 0) given.push_back({options[i].name, handles[i]->results()});
+  }
+  return given;
+}
+
+std::vector<OptionName> setting_names(const std::function<bool(const Setting&)>& wanted) {
+  std::vector<OptionName> names;
+  for (const Setting& setting : all_settings()) {
+    if (!wanted(setting)) continue;
+    names.push_back({setting.name, setting.kind == ValueKind::kFlag, setting.aliases});
+  }
+  return names;
+}
+
+// Stores what was given for settings; other options are left to the caller.
+std::vector<std::string> store_settings(const std::vector<Given>& given, const Destination& to) {
+  std::vector<std::string> errors;
+  for (const Given& option : given) {
+    const Setting* setting = find_setting(option.name);
+    if (setting == nullptr) continue;
+    const std::string name = spelled(setting->name, Spelling::kCommandLine);
+    if (option.values.size() > 1 && setting->kind != ValueKind::kFlag) {
+      errors.push_back(name + " is given more than once; give it once");
+      continue;
+    }
+    if (const Answer<void> stored = setting->set(to, option.values.back()); !stored) {
+      errors.push_back(name + " " + stored.error());
+    }
+  }
+  return errors;
+}
+
+// --- commands ------------------------------------------------------------------------------------
+
+Outcome parse_blk(const Words& words, int listen_fds) {
+  // QEMU docs/interop/vhost-user.rst, "Backend program conventions": whatever else is given.
+  if (contains(words, "--print-capabilities")) {
+    return PrintAndExit{std::string(kBlkCapabilities) + "\n"};
+  }
+  if (contains(words, "--help") || contains(words, "-h")) return PrintAndExit{blk_help()};
+  const auto all = setting_names([](const Setting&) { return true; });
+  TRY_LET(const std::vector<Given> given, split_options(words, all, "blk"));
+  RunServe serve;
+  DeviceConfig device;
+  std::vector<std::string> errors = store_settings(given, Destination{serve.config, device});
+  if (!errors.empty()) return fail(usage_error(errors));
+  if (listen_fds == 1 && device.socket_path.empty() && device.fd < 0) device.fd = kListenFdsStart;
+  errors = complete_device(device, Spelling::kCommandLine);
+  if (!errors.empty()) return fail(usage_error(errors));
+  serve.config.devices.push_back(std::move(device));
+  return serve;
+}
+
+Outcome parse_serve(const Words& words) {
+  if (contains(words, "--help") || contains(words, "-h")) return PrintAndExit{serve_help()};
+  auto options =
+      setting_names([](const Setting& setting) { return setting.scope == Scope::kBroker; });
+  options.push_back({"config"});
+  TRY_LET(const std::vector<Given> given, split_options(words, options, "serve"));
+  const auto config = std::find_if(given.begin(), given.end(),
+                                   [](const Given& option) { return option.name == "config"; });
+  if (config == given.end()) {
+    return fail(usage_error({"serve needs --config=FILE: a TOML file that lists the devices"}));
+  }
+  if (config->values.size() > 1) {
+    return fail(usage_error({"--config is given more than once; one file lists all devices"}));
+  }
+  FileAnswer file = read_config_file(config->values.front());
+  if (!file) return fail(usage_error(file.error()));
+  RunServe serve{*std::move(file)};
+  DeviceConfig unused;
+  const auto errors = store_settings(given, Destination{serve.config, unused});
+  if (!errors.empty()) return fail(usage_error(errors));
+  return serve;
+}
+
+Outcome parse_posture(const Words& words) {
+  if (contains(words, "--help") || contains(words, "-h")) return PrintAndExit{posture_help()};
+  constexpr OptionName kOptions[] = {{"pid"}};
+  TRY_LET(const std::vector<Given> given, split_options(words, kOptions, "posture"));
+  if (given.empty()) {
+    return fail(usage_error({"posture needs --pid=N: the process to look at, usually a broker"}));
+  }
+  const std::string& text = given.front().values.back();
+  pid_t pid = 0;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), pid);
+  if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || pid < 1) {
+    return fail(usage_error({"--pid must be the number of a process, not " + in_quotes(text)}));
+  }
+  return RunPosture{pid};
+}
+
+Outcome unknown_command(const std::string& word) {
+  constexpr std::string_view kCommands[] = {"blk", "serve", "posture", "--help", "--version"};
+  const std::string what = word.starts_with("-") ? "option" : "command";
+  std::string line = "there is no " + what + " " + in_quotes(word);
+  const std::string_view meant = nearest(word, kCommands);
+  if (!meant.empty()) line += "; did you mean " + std::string(meant) + "?";
+  return fail(usage_error({line + " ('bulkhead --help' lists all)"}));
+}
+
+}  // namespace
+
+Outcome parse_command(std::span<const std::string> arguments, int listen_fds) {
+  Words words;
+  if (!arguments.empty()) {
+    words.assign(arguments.begin() + 1, arguments.end());
+    if (base_name(arguments.front()) == kBackendProgramName) words.insert(words.begin(), "blk");
+  }
+  words = normalised(std::move(words));
+  if (words.empty()) {
+    return fail(usage_error({"say what to do: 'bulkhead blk', 'bulkhead serve' or " +
+                             std::string("'bulkhead posture'; 'bulkhead --help' explains them")}));
+  }
+  const std::string command = words.front();
+  words.erase(words.begin());
+  if (command == "--help" || command == "-h" || command == "help") {
+    return PrintAndExit{general_help()};
+  }
+  if (command == "--version" || command == "-V") {
+    return PrintAndExit{"bulkhead " BULKHEAD_VERSION "\n"};
+  }
+  if (command == "blk") return parse_blk(words, listen_fds);
+  if (command == "serve") return parse_serve(words);
+  if (command == "posture") return parse_posture(words);
+  return unknown_command(command);
+}
+
+}  // namespace broker

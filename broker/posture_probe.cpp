@@ -1,0 +1,142 @@
+#include "broker/posture_probe.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <string_view>
+#include <utility>
+
+#include "broker/death.h"
+#include "broker/event_text.h"
+#include "broker/text.h"
+#include "common/ipc/worker_messages.h"
+#include "policy/jail.h"
+
+namespace broker {
+namespace {
+
+using common::Layer;
+using common::LayerResult;
+using common::LayerResults;
+using State = common::LayerResult::State;
+
+// A probe takes about 1 ms. It reads nothing of anybody's, so only a broken host makes it hang.
+constexpr int kProbePatienceMs = 5000;
+
+std::string start_failure(std::string_view program, const common::Error& error) {
+  return std::string(program) + " cannot be started: " + error.what + ": " +
+         errno_text(error.os_errno);
+}
+
+std::string probe_failure(std::string_view program, const Jailed& process, const Death& death) {
+  const common::StatusPage& page = process.page();
+  std::string text = std::string(program) +
+                     " cannot be jailed here: " + describe_death(death.si_code, death.status);
+  const auto fault = page.fault.load(std::memory_order_relaxed);
+  if (fault != 0) {
+    text += ": " + describe_fault(static_cast<common::ipc::WorkerFault>(fault),
+                                  {page.fault_detail[0].load(std::memory_order_relaxed),
+                                   page.fault_detail[1].load(std::memory_order_relaxed)},
+                                  static_cast<int>(page.fault_os_errno.load()));
+  }
+  return text;
+}
+
+Answer<LayerResults> result_of(const Jailed& process, std::string_view program) {
+  pollfd wait{process.child.pidfd.ref().number, POLLIN, 0};
+  int ready = 0;
+  do {
+    ready = ::poll(&wait, 1, kProbePatienceMs);
+  } while (ready < 0 && errno == EINTR);
+  if (ready <= 0) kill_child(process.child.pidfd.ref());
+  (void)::poll(&wait, 1, kProbePatienceMs);
+  const auto death = reap(process.child.pidfd.ref());
+  if (!death) return common::fail(std::string(program) + " hangs while it takes on its jail");
+  if (!death->exited_with(0)) return common::fail(probe_failure(program, process, *death));
+  return reported_layers(process.page());
+}
+
+// kNotTried counts as absent: nobody may take silence for a layer.
+int strength(const LayerResult& result) {
+  switch (result.state) {
+    case State::kEnforced:
+      return 2;
+    case State::kDegraded:
+      return 1;
+    case State::kAbsent:
+    case State::kNotTried:
+      return 0;
+  }
+  return 0;  // A number that is no state: the page is written by another process.
+}
+
+LayerResults weaker(const LayerResults& left, const LayerResults& right) {
+  LayerResults both{};
+  for (std::size_t i = 0; i < both.size(); ++i) {
+    both[i] = strength(right[i]) < strength(left[i]) ? right[i] : left[i];
+  }
+  return both;
+}
+
+std::string reason_text(const LayerResult& result) {
+  return result.os_errno == 0 ? "" : " (" + errno_text(result.os_errno) + ")";
+}
+
+std::string list_of(const LayerResults& results, int wanted_strength) {
+  std::string list;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    if (strength(results[i]) != wanted_strength) continue;
+    list += list.empty() ? "" : ", ";
+    list += common::layer_name(static_cast<Layer>(i));
+    list += reason_text(results[i]);
+  }
+  return list;
+}
+
+}  // namespace
+
+Answer<LayerResults> probe_posture(Jailer& jailer, std::uint32_t uid, common::DeviceKind kind,
+                                   const policy::Profile& worker_profile) {
+  auto session = jailer.probe_session(uid);
+  if (!session) return common::fail(start_failure("bulkhead-session", session.error()));
+  auto worker = jailer.probe_worker(uid, kind, worker_profile);
+  const auto session_layers = result_of(*session, "bulkhead-session");
+  if (!worker) return common::fail(start_failure("the worker program", worker.error()));
+  const auto worker_layers = result_of(*worker, "the worker program");
+  if (!session_layers) return common::fail(session_layers.error());
+  if (!worker_layers) return common::fail(worker_layers.error());
+  return weaker(*session_layers, *worker_layers);
+}
+
+std::string posture_summary(const LayerResults& results) {
+  const auto enforced = std::count_if(results.begin(), results.end(),
+                                      [](const LayerResult& each) { return strength(each) == 2; });
+  std::string text = "posture: " + std::to_string(enforced) + " of " +
+                     std::to_string(results.size()) + " layers enforced";
+  if (const std::string degraded = list_of(results, 1); !degraded.empty()) {
+    text += "; degraded: " + degraded;
+  }
+  if (const std::string absent = list_of(results, 0); !absent.empty()) {
+    text += "; absent: " + absent;
+  }
+  return text;
+}
+
+std::vector<std::string> missing_for_strict(const LayerResults& results) {
+  std::vector<std::string> missing;
+  LayerResults left = results;
+  Layer layer{};
+  while (policy::below_strict(left, layer)) {
+    LayerResult& result = left[static_cast<std::size_t>(layer)];
+    missing.push_back(std::string(common::layer_name(layer)) +
+                      (strength(result) == 1 ? " is degraded" : " is absent") +
+                      reason_text(result));
+    result = {State::kEnforced, 0, 0};
+  }
+  return missing;
+}
+
+}  // namespace broker

@@ -1,0 +1,361 @@
+#include "broker/serve.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "broker/audit_reader.h"
+#include "broker/blk_config.h"
+#include "broker/calibrate.h"
+#include "broker/device.h"
+#include "broker/event_loop.h"
+#include "broker/foreign_close.h"
+#include "broker/host.h"
+#include "broker/jailer.h"
+#include "broker/least_privilege.h"
+#include "broker/open_disk.h"
+#include "broker/posture_probe.h"
+#include "broker/program_files.h"
+#include "broker/ring_messenger.h"
+#include "broker/services.h"
+#include "broker/signals.h"
+#include "broker/stats_report.h"
+#include "broker/systemd.h"
+#include "broker/text.h"
+#include "broker/uid_range.h"
+#include "policy/posture.h"
+
+namespace broker {
+namespace {
+
+using std::chrono::milliseconds;
+
+// SIGTERM promises an end within 2 s.
+constexpr milliseconds kStopDrain{1400};
+constexpr milliseconds kStopKill{1500};
+constexpr milliseconds kStopLimit{1900};
+
+std::string error_text(const common::Error& error) {
+  return std::string(error.what) + ": " + errno_text(error.os_errno);
+}
+
+// Everything that lives as long as the process; destroyed backwards, so users come after what they
+// use.
+class Broker {
+ public:
+  Broker(const BrokerConfig& config, Log& log)
+      : config_(config), log_(log), manager_(ServiceManager::from_environment()) {}
+
+  [[nodiscard]] Answer<void> start();
+  [[nodiscard]] int run();
+
+ private:
+  // The stages of start().
+  [[nodiscard]] Answer<void> make_loop();
+  [[nodiscard]] Answer<void> open_disks();
+  [[nodiscard]] Answer<void> open_doorways();
+  [[nodiscard]] Answer<void> look_around();
+  [[nodiscard]] Answer<void> choose_engines();
+  [[nodiscard]] Answer<void> check_posture();
+  [[nodiscard]] Answer<void> give_up();
+  [[nodiscard]] Answer<void> open_devices();
+  void say_ready();
+
+  [[nodiscard]] bool strict() const { return config_.posture == PostureDemand::kStrict; }
+  [[nodiscard]] bool looks_before_listening() const;
+
+  // Events of the loop.
+  void on_signal(Signal signal);
+  void stop();
+  void stop_if_all_finished();
+  void log_postures();
+  void log_stats();
+
+  // What becomes a Device.
+  struct Plan {
+    DeviceFacts facts;
+    EngineDecision engine;
+    common::LayerResults posture{};
+    std::unique_ptr<Doorway> doorway;
+  };
+  void log_start(const Plan& plan);
+
+  const BrokerConfig& config_;
+  Log& log_;
+  ServiceManager manager_;
+  TscClock clock_;
+  UidRange uids_;
+  std::unique_ptr<EventLoop> loop_;
+  std::optional<Signals> signals_;
+  std::optional<Programs> programs_;  // Until there is a jailer.
+  std::optional<Host> host_;
+  std::optional<Jailer> jailer_;
+  ForeignCloser closer_;
+  std::unique_ptr<RingMessenger> messenger_;
+  std::unique_ptr<AuditReader> audit_;
+  std::optional<Services> services_;
+  std::vector<Plan> plans_;  // As config_.devices, until open_devices().
+  std::vector<std::unique_ptr<Device>> devices_;
+  bool stopping_ = false;
+  std::chrono::steady_clock::time_point stats_since_;
+  EventLoop::Registration stats_timer_;
+  EventLoop::Registration kill_timer_;
+  EventLoop::Registration limit_timer_;
+};
+
+// A VMM can connect from open_doorways() on, and is let in by open_devices(). What takes time comes
+// between these two, so that the socket is there within milliseconds of exec; unless something may
+// have to be refused, which is said before anybody can connect.
+Answer<void> Broker::start() {
+  raise_descriptor_limit();
+  TRY(make_loop());
+  TRY(open_disks());
+  TRY_LET(programs_, open_programs());
+  const bool look_first = looks_before_listening();
+  if (look_first) {
+    TRY(look_around());
+    TRY(check_posture());
+  }
+  TRY(open_doorways());
+  if (!strict()) say_ready();
+  if (!look_first) TRY(look_around());
+  TRY(give_up());
+  TRY(check_posture());  // As it is now that the broker has less, too.
+  TRY(open_devices());
+  if (strict()) say_ready();
+  return {};
+}
+
+bool Broker::looks_before_listening() const {
+  return strict() || std::any_of(config_.devices.begin(), config_.devices.end(),
+                                 [](const DeviceConfig& device) {
+                                   return device.engine == EngineChoice::kIoUring;
+                                 });
+}
+
+Answer<void> Broker::make_loop() {
+  auto loop = EventLoop::create();
+  if (!loop) return common::fail(error_text(loop.error()));
+  loop_ = *std::move(loop);
+  auto taken = Signals::take_over(*loop_, [this](Signal signal) { on_signal(signal); });
+  if (!taken) return common::fail(error_text(taken.error()));
+  signals_ = *std::move(taken);
+  return {};
+}
+
+Answer<void> Broker::open_disks() {
+  for (const DeviceConfig& config : config_.devices) {
+    auto disk = open_disk(config);
+    if (!disk) return common::fail(config.name + ": " + disk.error());
+    if (disk->unserved_bytes != 0) {
+      log_.warn(config.name, "the last " + std::to_string(disk->unserved_bytes) + " bytes of " +
+                                 in_quotes(disk->path) + " are not served: they fill no block");
+    }
+    Plan plan;
+    plan.facts.name = config.name;
+    plan.facts.model =
+        make_blk_model(*std::move(disk), config, [this] { return clock_.ticks_per_us(); });
+    plan.facts.uid = uids_.pick(plan.facts.model.backing_device, plan.facts.model.backing_inode);
+    plans_.push_back(std::move(plan));
+  }
+  return {};
+}
+
+Answer<void> Broker::open_doorways() {
+  for (std::size_t i = 0; i < plans_.size(); ++i) {
+    auto doorway = Doorway::make(config_.devices[i]);
+    if (!doorway) return common::fail(plans_[i].facts.name + ": " + doorway.error());
+    plans_[i].doorway = *std::move(doorway);
+  }
+  return {};
+}
+
+Answer<void> Broker::look_around() {
+  host_ = look_at_host();
+  TRY(choose_engines());
+  jailer_.emplace(*std::exchange(programs_, std::nullopt), *host_, strict());
+  if (auto audit = AuditReader::open(*loop_)) {
+    audit_ = *std::move(audit);
+  } else {
+    log_.debug("", "deaths by seccomp will not name the system call: " + error_text(audit.error()));
+  }
+  services_.emplace(Services{*loop_, log_, *jailer_, closer_, messenger_.get(), audit_.get()});
+  return {};
+}
+
+Answer<void> Broker::choose_engines() {
+  // Without a ring of our own no worker with a ring could be reached.
+  if (host_->uring.engine_possible) {
+    if (auto messenger = RingMessenger::create(*loop_)) {
+      messenger_ = *std::move(messenger);
+    } else {
+      host_->uring = {false, false, messenger.error().what, messenger.error().os_errno};
+    }
+  }
+  for (std::size_t i = 0; i < plans_.size(); ++i) {
+    Plan& plan = plans_[i];
+    auto engine = choose_engine(config_.devices[i].engine, host_->uring);
+    if (!engine) return common::fail(plan.facts.name + ": " + engine.error());
+    plan.engine = *std::move(engine);
+    plan.facts.engine = plan.engine.kind;
+    plan.facts.model.session_start.call_swap_in_place =
+        plan.engine.kind == common::EngineKind::kIoUring && host_->uring.message_fds ? 1 : 0;
+  }
+  return {};
+}
+
+// Each kind of worker once, however many devices have it.
+Answer<void> Broker::check_posture() {
+  std::map<const policy::Profile*, common::LayerResults> known;
+  for (Plan& plan : plans_) {
+    const policy::Profile* profile = plan.facts.model.worker_recipe(0, plan.facts.engine).profile;
+    if (!known.contains(profile)) {
+      TRY_LET(known[profile],
+              probe_posture(*jailer_, plan.facts.uid, plan.facts.model.kind, *profile));
+    }
+    plan.posture = known[profile];
+    if (!strict()) continue;
+    std::string missing;
+    for (const std::string& layer : missing_for_strict(plan.posture)) {
+      missing += (missing.empty() ? "" : "; ") + layer;
+    }
+    if (!missing.empty()) {
+      return common::fail("posture is below strict: " + missing +
+                          "; give the broker what is missing, or use --require-posture=any");
+    }
+  }
+  return {};
+}
+
+Answer<void> Broker::give_up() {
+  const auto given_up = give_up_privileges(needed_capabilities(config_, *host_));
+  if (!given_up) return common::fail("cannot give up privileges: " + error_text(given_up.error()));
+  return {};
+}
+
+Answer<void> Broker::open_devices() {
+  for (std::size_t i = 0; i < plans_.size(); ++i) {
+    log_start(plans_[i]);
+    devices_.push_back(std::make_unique<Device>(*services_, std::move(plans_[i].facts),
+                                                std::move(plans_[i].doorway)));
+    const auto opened = devices_.back()->open([this] { stop_if_all_finished(); });
+    if (!opened) {
+      return common::fail(config_.devices[i].name + ": " + error_text(opened.error()));
+    }
+  }
+  plans_.clear();
+  if (config_.stats_interval_s != 0) {
+    stats_since_ = std::chrono::steady_clock::now();
+    stats_timer_ =
+        loop_->after(std::chrono::seconds(config_.stats_interval_s), [this] { log_stats(); });
+  }
+  return {};
+}
+
+void Broker::log_start(const Plan& plan) {
+  std::string engine = engine_name(plan.engine.kind);
+  if (!plan.engine.why.empty()) engine += " (" + plan.engine.why + ")";
+  log_.info(plan.facts.name, "serving " + plan.facts.model.summary + ", engine " + engine + ", " +
+                                 plan.doorway->describe() + "; " + posture_summary(plan.posture));
+}
+
+void Broker::say_ready() {
+  const std::size_t count = config_.devices.size();
+  manager_.notify("READY=1\nSTATUS=Serving " + std::to_string(count) +
+                  (count == 1 ? " device" : " devices"));
+}
+
+int Broker::run() {
+  loop_->run();
+  return 0;
+}
+
+void Broker::on_signal(Signal signal) {
+  switch (signal) {
+    case Signal::kStop:
+      return stop();
+    case Signal::kPosture:
+      return log_postures();
+  }
+}
+
+void Broker::stop() {
+  if (std::exchange(stopping_, true)) {
+    // Asked twice: no more patience.
+    for (const auto& device : devices_) device->kill();
+    return;
+  }
+  log_.info("", "stopping: workers finish what they have taken");
+  manager_.notify("STOPPING=1");
+  stats_timer_.reset();
+  kill_timer_ = loop_->after(kStopKill, [this] {
+    for (const auto& device : devices_) device->kill();
+  });
+  // What does not die by SIGKILL hangs in the kernel: it dies with its disk, not by our waiting.
+  limit_timer_ = loop_->after(kStopLimit, [this] {
+    log_.error("", "some processes do not end; they hang in the kernel, and are left behind");
+    loop_->stop();
+  });
+  for (const auto& device : devices_) device->stop(kStopDrain);
+  stop_if_all_finished();
+}
+
+void Broker::stop_if_all_finished() {
+  const bool all = std::all_of(devices_.begin(), devices_.end(),
+                               [](const auto& device) { return device->finished(); });
+  if (all) loop_->stop();
+}
+
+void Broker::log_postures() {
+  std::vector<policy::ProcessPosture> postures;
+  if (auto own = policy::read_posture(::getpid(), nullptr)) postures.push_back(*std::move(own));
+  std::vector<Connection::Process> processes;
+  for (const auto& device : devices_) device->list_processes(processes);
+  for (const Connection::Process& process : processes) {
+    // One that ends while we look has no posture any more.
+    if (auto posture = policy::read_posture(process.pid, &process.layers)) {
+      postures.push_back(*std::move(posture));
+    }
+  }
+  const std::string table = policy::format_postures(postures);
+  for (std::size_t begin = 0; begin < table.size();) {
+    const std::size_t end = std::min(table.find('\n', begin), table.size());
+    log_.info("", std::string_view(table).substr(begin, end - begin));
+    begin = end + 1;
+  }
+}
+
+void Broker::log_stats() {
+  const auto now = std::chrono::steady_clock::now();
+  const double seconds = std::chrono::duration<double>(now - stats_since_).count();
+  stats_since_ = now;
+  for (const auto& device : devices_) {
+    if (const std::string line = device->stats_line(seconds); !line.empty()) {
+      log_.info(device->name(), line);
+    }
+  }
+  stats_timer_ =
+      loop_->after(std::chrono::seconds(config_.stats_interval_s), [this] { log_stats(); });
+}
+
+}  // namespace
+
+int serve(const BrokerConfig& config, Log& log) {
+  Broker broker(config, log);
+  if (const auto started = broker.start(); !started) {
+    log.error("", started.error());
+    return 1;
+  }
+  return broker.run();
+}
+
+}  // namespace broker

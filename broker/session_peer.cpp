@@ -1,0 +1,126 @@
+#include "broker/session_peer.h"
+
+#include <utility>
+
+#include "common/verify.h"
+
+namespace broker {
+namespace {
+
+namespace ipc = common::ipc;
+using State = SessionPeer::QueueState;
+
+constexpr std::uint8_t in(State state) { return static_cast<std::uint8_t>(state); }
+template <typename... States>
+constexpr std::uint8_t in(State first, States... rest) {
+  return static_cast<std::uint8_t>(in(first) | in(rest...));
+}
+
+const char* state_name(State state) {
+  switch (state) {
+    case State::kClosed:
+      return "closed";
+    case State::kOpen:
+      return "opening";
+    case State::kServing:
+      return "serving";
+    case State::kClosing:
+      return "closing";
+    case State::kEnded:
+      return "ended";
+  }
+  return "unknown";
+}
+
+}  // namespace
+
+template <ipc::Message T, void (SessionPeer::*Handler)(const T&, ipc::Packet&)>
+Verdict SessionPeer::handle(SessionPeer& self, ipc::Packet& packet, const Rule& rule) {
+  const auto message = packet.as<T>();
+  if (!message) {
+    return self.hang_up(std::string(rule.name) + " of " + std::to_string(packet.size) +
+                        " bytes with " + std::to_string(packet.fds.size()) + " descriptors");
+  }
+  if constexpr (requires { message->queue; }) {
+    if (message->queue >= self.states_.size()) {
+      return self.hang_up(std::string(rule.name) + " for queue " + std::to_string(message->queue) +
+                          " of " + std::to_string(self.states_.size()));
+    }
+    const State state = self.states_[message->queue];
+    if ((rule.allowed_in & in(state)) == 0) {
+      return self.hang_up(std::string(rule.name) + " for queue " + std::to_string(message->queue) +
+                          ", which is " + state_name(state));
+    }
+  }
+  (self.*Handler)(*message, packet);
+  return Verdict::kContinue;
+}
+
+// Kind, size and descriptors come from the message's type; only the states are written here.
+constinit const std::array<SessionPeer::Rule, 5> SessionPeer::kRules = {{
+    {ipc::OpenQueue::kKind, "OpenQueue", in(State::kClosed, State::kEnded),
+     &SessionPeer::handle<ipc::OpenQueue, &SessionPeer::open>},
+    {ipc::QueueServing::kKind, "QueueServing", in(State::kOpen, State::kClosing, State::kEnded),
+     &SessionPeer::handle<ipc::QueueServing, &SessionPeer::serving>},
+    {ipc::CloseQueue::kKind, "CloseQueue", in(State::kOpen, State::kServing, State::kEnded),
+     &SessionPeer::handle<ipc::CloseQueue, &SessionPeer::close>},
+    {ipc::SwapCall::kKind, "SwapCall",
+     in(State::kOpen, State::kServing, State::kClosing, State::kEnded),
+     &SessionPeer::handle<ipc::SwapCall, &SessionPeer::swap>},
+    {ipc::SessionEvent::kKind, "SessionEvent", 0,
+     &SessionPeer::handle<ipc::SessionEvent, &SessionPeer::event>},
+}};
+
+Verdict SessionPeer::on_packet(ipc::Packet& packet) {
+  for (const Rule& rule : kRules) {
+    if (rule.kind != packet.kind()) continue;
+    if (rule.kind == ipc::SwapCall::kKind && !call_swap_) break;  // Not offered to this session.
+    return rule.handle(*this, packet, rule);
+  }
+  return hang_up("a message of kind " + std::to_string(packet.kind()) + " and " +
+                 std::to_string(packet.size) + " bytes");
+}
+
+void SessionPeer::queue_ended(std::uint32_t queue) {
+  State& state = states_.at(queue);
+  common::verify(state != State::kClosed && state != State::kEnded);
+  state = state == State::kClosing ? State::kClosed : State::kEnded;
+}
+
+void SessionPeer::open(const ipc::OpenQueue& request, ipc::Packet&) {
+  // Before the call: where the worker cannot be started, queue_ended() comes out of it.
+  states_[request.queue] = State::kOpen;
+  requests_.open_queue(request.queue);
+}
+
+void SessionPeer::serving(const ipc::QueueServing& request, ipc::Packet&) {
+  State& state = states_[request.queue];
+  if (state == State::kEnded) return;  // Crossed the end of the worker.
+  if (state == State::kOpen) state = State::kServing;
+  requests_.queue_serving(request.queue);
+}
+
+void SessionPeer::close(const ipc::CloseQueue& request, ipc::Packet&) {
+  State& state = states_[request.queue];
+  // QueueEnded is sent once: what crosses it is answered by it.
+  if (std::exchange(state, state == State::kEnded ? State::kClosed : State::kClosing) ==
+      State::kEnded) {
+    return;
+  }
+  requests_.close_queue(request.queue);
+}
+
+void SessionPeer::swap(const ipc::SwapCall& request, ipc::Packet& packet) {
+  requests_.swap_call(request.queue, packet.fds.take(0), states_[request.queue] == State::kServing);
+}
+
+void SessionPeer::event(const ipc::SessionEvent& event, ipc::Packet&) {
+  requests_.session_event(event);
+}
+
+Verdict SessionPeer::hang_up(std::string complaint) {
+  complaint_ = std::move(complaint);
+  return Verdict::kHangUp;
+}
+
+}  // namespace broker

@@ -1,0 +1,363 @@
+#include "broker/settings.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <filesystem>
+#include <limits>
+#include <optional>
+
+#include "broker/text.h"
+#include "common/checked.h"
+#include "common/virtio_blk_wire.h"
+#include "common/virtqueue_wire.h"
+
+namespace broker {
+namespace {
+
+using common::fail;
+
+// --- reading values ------------------------------------------------------------------------------
+
+std::unexpected<std::string> must_be(std::string_view what, std::string_view value) {
+  return fail("must be " + std::string(what) + ", not " + in_quotes(value));
+}
+
+template <typename T>
+std::optional<T> parse_number(std::string_view text, int base = 10) {
+  T number = 0;
+  const char* end = text.data() + text.size();
+  const auto result = std::from_chars(text.data(), end, number, base);
+  if (text.empty() || result.ec != std::errc() || result.ptr != end) return std::nullopt;
+  return number;
+}
+
+template <typename T>
+Answer<T> number_within(std::string_view text, T least, T most) {
+  const std::optional<T> number = parse_number<T>(text);
+  if (number && *number >= least && *number <= most) return *number;
+  return must_be("a number from " + std::to_string(least) + " to " + std::to_string(most), text);
+}
+
+Answer<bool> parse_switch(std::string_view text) {
+  for (const std::string_view word : {"on", "true", "yes", "1"}) {
+    if (text == word) return true;
+  }
+  for (const std::string_view word : {"off", "false", "no", "0"}) {
+    if (text == word) return false;
+  }
+  return must_be("on or off", text);
+}
+
+Answer<std::string> text_within(std::string_view text, std::size_t bytes_max) {
+  if (text.empty()) return fail(std::string("must not be empty"));
+  if (text.size() > bytes_max) {
+    return fail("must be at most " + std::to_string(bytes_max) + " bytes long, and has " +
+                std::to_string(text.size()));
+  }
+  if (text.find('\0') != std::string_view::npos) {
+    return fail(std::string("must not contain a zero byte"));
+  }
+  return std::string(text);
+}
+
+bool is_name_character(char character) {
+  const bool letter =
+      (character >= 'a' && character <= 'z') || (character >= 'A' && character <= 'Z');
+  const bool digit = character >= '0' && character <= '9';
+  return letter || digit || character == '.' || character == '_' || character == '-';
+}
+
+// --- one function for each setting that is more than a plain value -------------------------------
+
+Answer<void> set_fd(const Destination& to, std::string_view value) {
+  TRY_LET(const int number, number_within<int>(value, 0, std::numeric_limits<int>::max()));
+  if (number == 1 || number == 2) {
+    return fail("must not be " + std::to_string(number) + ": that is where messages are written; " +
+                "pass the socket as 3 or above");
+  }
+  to.device.fd = number;
+  return {};
+}
+
+Answer<void> set_mode(const Destination& to, std::string_view value) {
+  std::string_view digits = value;
+  if (digits.starts_with("0o")) digits.remove_prefix(2);
+  const std::optional<mode_t> mode = parse_number<mode_t>(digits, 8);
+  if (!mode || *mode > 0777) return must_be("an octal file mode from 0000 to 0777", value);
+  to.device.socket_mode = *mode;
+  return {};
+}
+
+Answer<void> set_uids(const Destination& to, std::string_view value) {
+  constexpr uid_t kUidMax = std::numeric_limits<uid_t>::max() - 1;  // All ones means "none".
+  std::vector<uid_t> uids;
+  std::string_view rest = value;
+  while (true) {
+    const std::size_t comma = rest.find(',');
+    const std::optional<uid_t> uid = parse_number<uid_t>(rest.substr(0, comma));
+    if (!uid || *uid > kUidMax) return must_be("numeric user ids separated by commas", value);
+    uids.push_back(*uid);
+    if (comma == std::string_view::npos) break;
+    rest.remove_prefix(comma + 1);
+  }
+  if (uids.size() > kAllowUidsMax) {
+    return fail("must name at most " + std::to_string(kAllowUidsMax) + " users");
+  }
+  to.device.allow_uids = std::move(uids);
+  return {};
+}
+
+Answer<void> set_queue_size(const Destination& to, std::string_view value) {
+  const std::optional<std::uint32_t> size = parse_number<std::uint32_t>(value);
+  if (!size || !common::is_power_of_two(*size) || *size < kQueueSizeMin ||
+      *size > common::kQueueSizeMax) {
+    return must_be("a power of two from " + std::to_string(kQueueSizeMin) + " to " +
+                       std::to_string(common::kQueueSizeMax),
+                   value);
+  }
+  to.device.queue_size = *size;
+  return {};
+}
+
+Answer<void> set_block_size(const Destination& to, std::string_view value) {
+  if (value != "512" && value != "4096") return must_be("512 or 4096", value);
+  to.device.block_size = value == "512" ? 512 : 4096;
+  return {};
+}
+
+// virtio 1.2, 5.2.6: the id is 20 bytes of ASCII, without a zero where all are used.
+Answer<void> set_serial(const Destination& to, std::string_view value) {
+  const bool printable = std::all_of(value.begin(), value.end(), [](char character) {
+    return character >= ' ' && character <= '~';
+  });
+  if (value.size() > common::blk::kIdBytes || !printable) {
+    return must_be(
+        "at most " + std::to_string(common::blk::kIdBytes) + " printable ASCII characters", value);
+  }
+  to.device.serial = value;
+  return {};
+}
+
+Answer<void> set_name(const Destination& to, std::string_view value) {
+  const bool legal = !value.empty() && value.size() <= kNameBytesMax &&
+                     std::all_of(value.begin(), value.end(), is_name_character);
+  if (!legal) {
+    return must_be("1 to " + std::to_string(kNameBytesMax) + " of the characters A-Z a-z 0-9 . _ -",
+                   value);
+  }
+  to.device.name = value;
+  return {};
+}
+
+Answer<void> set_engine(const Destination& to, std::string_view value) {
+  if (value == "auto") {
+    to.device.engine = EngineChoice::kAuto;
+  } else if (value == "io_uring" || value == "io-uring") {
+    to.device.engine = EngineChoice::kIoUring;
+  } else if (value == "fallback") {
+    to.device.engine = EngineChoice::kFallback;
+  } else {
+    return must_be("auto, io_uring or fallback", value);
+  }
+  return {};
+}
+
+Answer<void> set_posture(const Destination& to, std::string_view value) {
+  if (value != "strict" && value != "any") return must_be("strict or any", value);
+  to.broker.posture = value == "strict" ? PostureDemand::kStrict : PostureDemand::kAny;
+  return {};
+}
+
+Answer<void> set_log_level(const Destination& to, std::string_view value) {
+  constexpr std::array<std::string_view, 6> kLevels = {"trace", "debug", "info",
+                                                       "warn",  "error", "off"};
+  const std::string_view level = value == "warning" ? "warn" : value;
+  if (std::find(kLevels.begin(), kLevels.end(), level) == kLevels.end()) {
+    return must_be(join_or(kLevels), value);
+  }
+  to.broker.log_level = level;
+  return {};
+}
+
+template <auto Member, std::size_t kBytesMax>
+Answer<void> set_text(const Destination& to, std::string_view value) {
+  TRY_LET(to.device.*Member, text_within(value, kBytesMax));
+  return {};
+}
+
+template <auto Member>
+Answer<void> set_switch(const Destination& to, std::string_view value) {
+  TRY_LET(to.device.*Member, parse_switch(value));
+  return {};
+}
+
+Answer<void> set_num_queues(const Destination& to, std::string_view value) {
+  TRY_LET(to.device.num_queues, number_within<std::uint32_t>(value, 1, common::kQueuesMax));
+  return {};
+}
+
+Answer<void> set_poll(const Destination& to, std::string_view value) {
+  TRY_LET(to.device.poll_us, number_within<std::uint32_t>(value, 0, kPollMicrosecondsMax));
+  return {};
+}
+
+Answer<void> set_stats_interval(const Destination& to, std::string_view value) {
+  TRY_LET(to.broker.stats_interval_s,
+          number_within<std::uint32_t>(value, 0, kStatsIntervalSecondsMax));
+  return {};
+}
+
+// --- the table -----------------------------------------------------------------------------------
+
+constexpr std::size_t kAccountBytesMax = 256;
+
+constexpr Setting kSettings[] = {
+    {"socket-path", Scope::kDevice, ValueKind::kText, "PATH",
+     "the vhost-user socket to listen on (at most 107 bytes)",
+     set_text<&DeviceConfig::socket_path, kSocketPathBytesMax>},
+    {"fd", Scope::kDevice, ValueKind::kNumber, "N",
+     "instead: an inherited unix socket, listening or connected", set_fd},
+    {"client", Scope::kDevice, ValueKind::kFlag, "",
+     "connect to the socket, on which the VMM listens, and again for ever",
+     set_switch<&DeviceConfig::client>},
+    {"socket-mode", Scope::kDevice, ValueKind::kMode, "MODE",
+     "permissions of the socket, octal [0660]", set_mode},
+    {"socket-owner", Scope::kDevice, ValueKind::kText, "USER",
+     "user the socket is given to, name or number",
+     set_text<&DeviceConfig::socket_owner, kAccountBytesMax>},
+    {"socket-group", Scope::kDevice, ValueKind::kText, "GROUP",
+     "group the socket is given to, name or number",
+     set_text<&DeviceConfig::socket_group, kAccountBytesMax>},
+    {"allow-uid", Scope::kDevice, ValueKind::kUids, "UID[,UID]",
+     "serve VMMs of these users only, whoever else may open the socket", set_uids},
+    {"blk-file", Scope::kDevice, ValueKind::kText, "PATH",
+     "the disk: a regular file (raw image) or a block device",
+     set_text<&DeviceConfig::blk_file, kFilePathBytesMax>},
+    {"read-only", Scope::kDevice, ValueKind::kFlag, "", "the guest cannot write to the disk",
+     set_switch<&DeviceConfig::read_only>, "readonly,ro"},
+    {"direct", Scope::kDevice, ValueKind::kSwitch, "on|off",
+     "bypass the host's page cache (O_DIRECT) [off]", set_switch<&DeviceConfig::direct>},
+    {"discard", Scope::kDevice, ValueKind::kSwitch, "on|off",
+     "let the guest give back space, where the disk can [on]", set_switch<&DeviceConfig::discard>},
+    {"write-zeroes", Scope::kDevice, ValueKind::kSwitch, "on|off",
+     "let the guest zero ranges without sending zeros [on]",
+     set_switch<&DeviceConfig::write_zeroes>},
+    {"block-size", Scope::kDevice, ValueKind::kNumber, "512|4096",
+     "logical block size that the guest sees, in bytes [512]", set_block_size},
+    {"serial", Scope::kDevice, ValueKind::kText, "TEXT",
+     "serial number that the guest sees, at most 20 characters [the name]", set_serial},
+    {"num-queues", Scope::kDevice, ValueKind::kNumber, "N", "most virtqueues, 1 to 64 [64]",
+     set_num_queues},
+    {"queue-size", Scope::kDevice, ValueKind::kNumber, "N",
+     "most entries of a virtqueue: a power of two, 2 to 1024 [1024]", set_queue_size},
+    {"engine", Scope::kDevice, ValueKind::kText, "auto|io_uring|fallback",
+     "how workers reach the disk; auto: io_uring where the host has it [auto]", set_engine},
+    {"poll-us", Scope::kDevice, ValueKind::kNumber, "N",
+     "poll that many microseconds before sleeping: faster, costs CPU [0]", set_poll},
+    {"name", Scope::kDevice, ValueKind::kText, "NAME",
+     "what messages call the device [the image's name]", set_name},
+    {"require-posture", Scope::kBroker, ValueKind::kText, "strict|any",
+     "strict: do not start unless every layer of the jail holds [any]", set_posture},
+    {"log-level", Scope::kBroker, ValueKind::kText, "LEVEL",
+     "trace, debug, info, warn, error or off [info]", set_log_level},
+    {"stats-interval", Scope::kBroker, ValueKind::kNumber, "S",
+     "log the counters of every device each S seconds; 0: never [0]", set_stats_interval},
+};
+
+std::string dashed(std::string_view name) {
+  std::string out(name);
+  std::replace(out.begin(), out.end(), '_', '-');
+  return out;
+}
+
+bool has_alias(const Setting& setting, std::string_view name) {
+  std::string_view rest = setting.aliases;
+  while (!rest.empty()) {
+    const std::size_t comma = rest.find(',');
+    if (rest.substr(0, comma) == name) return true;
+    rest.remove_prefix(comma == std::string_view::npos ? rest.size() : comma + 1);
+  }
+  return false;
+}
+
+// The image's base name without its extension, of what a name may have.
+std::string default_name(const std::string& blk_file) {
+  std::string name = std::filesystem::path(blk_file).stem().string().substr(0, kNameBytesMax);
+  std::replace_if(
+      name.begin(), name.end(), [](char character) { return !is_name_character(character); }, '-');
+  name.erase(0, std::min(name.find_first_not_of(".-"), name.size()));
+  return name.empty() ? "disk" : name;
+}
+
+// Without "." and "..", as far as the text says: what links do is found out by the lock on the
+// disk.
+std::string plain_path(const std::string& path) {
+  return std::filesystem::path(path).lexically_normal().string();
+}
+
+}  // namespace
+
+std::span<const Setting> all_settings() { return kSettings; }
+
+const Setting* find_setting(std::string_view name) {
+  const std::string wanted = dashed(name);
+  for (const Setting& setting : kSettings) {
+    if (setting.name == wanted || has_alias(setting, wanted)) return &setting;
+  }
+  return nullptr;
+}
+
+std::string_view suggest_setting(std::string_view name) {
+  std::vector<std::string_view> names;
+  for (const Setting& setting : kSettings) names.push_back(setting.name);
+  return nearest(dashed(name), names);
+}
+
+std::string spelled(std::string_view name, Spelling spelling) {
+  if (spelling == Spelling::kCommandLine) return "--" + std::string(name);
+  std::string out(name);
+  std::replace(out.begin(), out.end(), '-', '_');
+  return out;
+}
+
+std::vector<std::string> complete_device(DeviceConfig& device, Spelling spelling) {
+  const auto name = [&](std::string_view setting) { return spelled(setting, spelling); };
+  std::vector<std::string> errors;
+  const bool has_path = !device.socket_path.empty();
+  const bool has_fd = device.fd >= 0;
+  if (has_path && has_fd) {
+    errors.push_back(name("socket-path") + " and " + name("fd") +
+                     " exclude each other; give the one that the VMM uses");
+  } else if (!has_path && !has_fd) {
+    errors.push_back("the device has no socket; give " + name("socket-path") + " (or " +
+                     name("fd") + ")");
+  }
+  if (device.client && !has_path) {
+    errors.push_back(name("client") + " needs " + name("socket-path") +
+                     ": the socket on which the VMM listens");
+  }
+  const bool makes_socket = has_path && !device.client;
+  if (!makes_socket && !(device.socket_owner.empty() && device.socket_group.empty())) {
+    errors.push_back(name("socket-owner") + " and " + name("socket-group") +
+                     " are for a socket that Bulkhead makes; leave them out");
+  }
+  if (device.blk_file.empty()) {
+    errors.push_back("the device has no disk; give " + name("blk-file"));
+  }
+  if (device.name.empty()) device.name = default_name(device.blk_file);
+  return errors;
+}
+
+std::vector<Claim> claims_of(const DeviceConfig& device) {
+  std::vector<Claim> claims;
+  claims.push_back({"name", device.name});
+  if (!device.socket_path.empty()) {
+    claims.push_back({"socket-path", plain_path(device.socket_path)});
+  }
+  if (device.fd >= 0) claims.push_back({"fd", std::to_string(device.fd)});
+  claims.push_back({"blk-file", plain_path(device.blk_file), device.read_only});
+  return claims;
+}
+
+}  // namespace broker

@@ -1,0 +1,34 @@
+// broker/signals.h: the signals an operator sends, as events of the loop.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "broker/event_loop.h"
+#include "common/fd.h"
+#include "common/result.h"
+
+namespace broker {
+
+enum class Signal : std::uint8_t {
+  kStop,     // SIGTERM, SIGINT: drain and end.
+  kPosture,  // SIGUSR1: print what jails each process.
+};
+
+// Blocks these signals in the whole process (children get an empty mask from policy::spawn) and
+// ignores SIGPIPE: a reader of our log that goes away must not end the devices.
+class Signals {
+ public:
+  using Handler = std::function<void(Signal)>;
+
+  // To be called before any thread is started.
+  [[nodiscard]] static common::Result<Signals> take_over(EventLoop& loop, Handler handler);
+
+ private:
+  Signals(common::Fd fd, EventLoop::Registration watch) noexcept
+      : fd_(std::move(fd)), watch_(std::move(watch)) {}
+  common::Fd fd_;
+  EventLoop::Registration watch_;
+};
+
+}  // namespace broker

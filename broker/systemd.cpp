@@ -1,0 +1,64 @@
+#include "broker/systemd.h"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+
+#include "common/fd.h"
+
+namespace broker {
+namespace {
+
+// The whole variable as a number, or -1.
+int number_from_environment(const char* name) {
+  const char* text = std::getenv(name);
+  if (text == nullptr) return -1;
+  const std::string_view view(text);
+  int number = -1;
+  const auto [end, error] = std::from_chars(view.data(), view.data() + view.size(), number);
+  return error == std::errc() && end == view.data() + view.size() ? number : -1;
+}
+
+}  // namespace
+
+ServiceManager ServiceManager::from_environment() {
+  ServiceManager manager;
+  if (const char* address = std::getenv("NOTIFY_SOCKET"); address != nullptr) {
+    const bool usable = address[0] == '/' || (address[0] == '@' && address[1] != '\0');
+    if (usable && std::strlen(address) < sizeof(sockaddr_un::sun_path)) manager.address_ = address;
+    ::unsetenv("NOTIFY_SOCKET");
+  }
+  return manager;
+}
+
+void ServiceManager::notify(std::string_view state) const noexcept {
+  if (!present()) return;
+  sockaddr_un to{};
+  to.sun_family = AF_UNIX;
+  address_.copy(to.sun_path, sizeof(to.sun_path) - 1);
+  const bool abstract = to.sun_path[0] == '@';
+  if (abstract) to.sun_path[0] = '\0';
+  // An abstract name ends where the address does; a path has its terminating zero.
+  const std::size_t length = offsetof(sockaddr_un, sun_path) + address_.size() + (abstract ? 0 : 1);
+  const common::Fd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd.valid()) return;
+  // Nothing can be done about a manager that does not listen, and serving goes on without it.
+  (void)::sendto(fd.ref().number, state.data(), state.size(), MSG_NOSIGNAL | MSG_DONTWAIT,
+                 reinterpret_cast<const sockaddr*>(&to), static_cast<socklen_t>(length));
+}
+
+int take_listen_fds() {
+  // LISTEN_PID: so that a child that inherits our environment does not take our sockets for its
+  // own.
+  const bool ours = number_from_environment("LISTEN_PID") == ::getpid();
+  const int count = number_from_environment("LISTEN_FDS");
+  for (const char* name : {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}) ::unsetenv(name);
+  return ours && count > 0 ? count : 0;
+}
+
+}  // namespace broker

@@ -1,0 +1,231 @@
+#include "broker/worker.h"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <utility>
+
+#include "broker/event_text.h"
+#include "broker/host.h"
+#include "broker/text.h"
+#include "common/ipc/worker_messages.h"
+#include "common/sys.h"
+#include "common/verify.h"
+#include "policy/jail.h"
+
+namespace broker {
+namespace {
+
+namespace ipc = common::ipc;
+using std::chrono::milliseconds;
+
+// A worker that does not answer within this is replaced instead.
+constexpr milliseconds kSwapPatience{1000};
+// A front-end changes a call eventfd and waits; more than so many at once is no front-end's doing.
+constexpr std::size_t kSwapsMax = 8;
+constexpr milliseconds kStopRetryMax{64};
+// How long sealing may take after "serving": microseconds, on a host that is not overloaded.
+constexpr milliseconds kSealWait{50};
+constexpr int kSealTries = 100;
+
+std::string milliseconds_text(std::chrono::steady_clock::duration time) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.1f ms",
+                std::chrono::duration<double, std::milli>(time).count());
+  return text.data();
+}
+
+}  // namespace
+
+common::Result<std::unique_ptr<Worker>> Worker::start(Services& services, DeviceLog& log,
+                                                      const WorkerOrder& order, Ended ended) {
+  std::unique_ptr<Worker> worker(new Worker(services, log, order, std::move(ended)));
+  TRY_LET(JailedWorker started, services.jailer.start_worker(worker->name_, order.uid, order.kind,
+                                                             order.engine, order.recipe));
+  worker->process_ = std::move(started.process);
+  worker->engine_ = std::move(started.engine);
+  auto watch = services.loop.watch(worker->process_.child.pidfd.ref(), EPOLLIN,
+                                   [self = worker.get()](std::uint32_t) { self->on_exit(); });
+  if (!watch) {
+    // Nobody would notice its end: it must not live.
+    kill_child(worker->process_.child.pidfd.ref());
+    return common::fail(watch.error());
+  }
+  worker->exit_watch_ = *std::move(watch);
+  return worker;
+}
+
+Worker::Worker(Services& services, DeviceLog& log, const WorkerOrder& order, Ended ended)
+    : services_(services),
+      log_(log),
+      name_(order.device + "/" + std::to_string(order.queue)),
+      engine_kind_(order.engine),
+      started_(std::chrono::steady_clock::now()),
+      ended_(std::move(ended)) {}
+
+Worker::~Worker() {
+  if (services_.messenger == nullptr) return;
+  services_.messenger->abandon(stop_ticket_);
+  services_.messenger->abandon(swap_ticket_);
+}
+
+void Worker::serving() {
+  log_.info("worker " + name_ + " pid " + std::to_string(pid()) + " serving (" +
+            engine_name(engine_kind_) + ", " +
+            milliseconds_text(std::chrono::steady_clock::now() - started_) + ")");
+  if (services_.jailer.strict()) check_jail(kSealTries);
+}
+
+// "Serving" is the last thing that a worker can say: it is sealed right after it.
+void Worker::check_jail(int tries_left) {
+  const auto stage = process_.page().stage.load(std::memory_order_relaxed);
+  common::Layer missing{};
+  if (stage < common::Stage::kSealed && tries_left > 0) {
+    jail_timer_ =
+        services_.loop.after(kSealWait, [this, tries_left] { check_jail(tries_left - 1); });
+  } else if (policy::below_strict(layers(), missing)) {
+    kill("layer '" + std::string(common::layer_name(missing)) + "' of its jail is missing");
+  }
+}
+
+void Worker::stop(milliseconds patience) {
+  patience_timer_ = services_.loop.after(patience, [this, patience] {
+    kill("it did not drain within " + std::to_string(patience.count()) + " ms");
+  });
+  if (!std::exchange(stop_asked_, true)) send_stop();
+}
+
+void Worker::send_stop() {
+  if (engine_kind_ == common::EngineKind::kFallback) {
+    // Full already would be readable already, which is all that it is for.
+    (void)::eventfd_write(engine_.ref().number, 1);
+    return;
+  }
+  auto ticket = services_.messenger->send_stop(engine_.ref(), [this](int result) {
+    stop_ticket_ = 0;
+    if (result < 0) stop_later();
+  });
+  if (ticket) {
+    stop_ticket_ = *ticket;
+  } else {
+    stop_later();
+  }
+}
+
+// It has not enabled its ring yet (EBADFD: still starting), or its completion queue is full. Where
+// it has ended, on_exit() is on its way.
+void Worker::stop_later() {
+  stop_timer_ = services_.loop.after(stop_retry_, [this] { send_stop(); });
+  stop_retry_ = std::min(stop_retry_ * 2, kStopRetryMax);
+}
+
+void Worker::kill(const std::string& reason) {
+  if (killed_because_.empty()) killed_because_ = reason;
+  kill_child(process_.child.pidfd.ref());
+}
+
+void Worker::swap_call(common::Fd eventfd, std::function<void(bool)> answered) {
+  const bool possible = engine_kind_ == common::EngineKind::kIoUring && !stop_asked_ &&
+                        swaps_.size() < kSwapsMax && is_eventfd(eventfd.ref());
+  if (!possible) {
+    services_.closer.close(std::move(eventfd));
+    return answered(false);
+  }
+  swaps_.push_back({std::move(eventfd), std::move(answered)});
+  if (swaps_.size() == 1) next_swap();
+}
+
+// One at a time for one worker, so that the last one asked for is the one that stays.
+void Worker::next_swap() {
+  while (!swaps_.empty()) {
+    auto ticket = services_.messenger->send_call(engine_.ref(), swaps_.front().eventfd.ref(),
+                                                 [this](int result) { finish_swap(result >= 0); });
+    if (ticket) {
+      swap_ticket_ = *ticket;
+      swap_timer_ = services_.loop.after(kSwapPatience, [this] {
+        services_.messenger->abandon(swap_ticket_);
+        finish_swap(false);
+      });
+      return;
+    }
+    const Swap refused = std::move(swaps_.front());
+    swaps_.pop_front();
+    refused.answered(false);
+  }
+}
+
+void Worker::finish_swap(bool swapped) {
+  swap_timer_.reset();
+  swap_ticket_ = 0;
+  const Swap done = std::move(swaps_.front());
+  swaps_.pop_front();
+  next_swap();
+  done.answered(swapped);
+}
+
+void Worker::answer_all_swaps() {
+  swap_timer_.reset();
+  if (services_.messenger != nullptr) services_.messenger->abandon(swap_ticket_);
+  for (const Swap& swap : std::exchange(swaps_, {})) swap.answered(false);
+}
+
+void Worker::on_exit() {
+  const auto death = reap(process_.child.pidfd.ref());
+  if (!death) return;
+  exit_watch_.reset();
+  stop_timer_.reset();
+  patience_timer_.reset();
+  jail_timer_.reset();
+  if (services_.messenger != nullptr) services_.messenger->abandon(stop_ticket_);
+  answer_all_swaps();
+  log_end(*death);
+  ended_(end_of(*death));
+}
+
+WorkerEnd Worker::end_of(const Death& death) const {
+  using ipc::QueueOutcome;
+  const auto exited = [&](ipc::WorkerExit code) {
+    return death.exited_with(static_cast<int>(code));
+  };
+  if (exited(ipc::WorkerExit::kStopped) && stop_asked_) {
+    return {QueueOutcome::kStopped, process_.page().next_avail.load(std::memory_order_relaxed)};
+  }
+  if (exited(ipc::WorkerExit::kGuestFault)) return {QueueOutcome::kGuestFault, 0};
+  if (exited(ipc::WorkerExit::kStartRefused)) return {QueueOutcome::kNotStarted, 0};
+  return {QueueOutcome::kDied, 0};
+}
+
+void Worker::log_end(const Death& death) {
+  const std::string who = " (pid " + std::to_string(pid()) + ")";
+  const std::string worker = "worker " + name_;
+  const auto outcome = end_of(death).outcome;
+  if (outcome == ipc::QueueOutcome::kStopped) return log_.info(worker + " stopped: drained" + who);
+  // Not its own doing: its session went away while it waited to be told of its ring.
+  if (outcome == ipc::QueueOutcome::kNotStarted && stop_asked_) {
+    return log_.info(worker + " stopped before it served" + who);
+  }
+  if (!killed_because_.empty() && !death.exited()) {
+    return log_.warn(worker + " killed: " + killed_because_ + who);
+  }
+  if (death.exited() && process_.page().fault.load(std::memory_order_relaxed) != 0) {
+    return log_.warn(worker + " ended: " + fault_text() + who);
+  }
+  explain_death(death, pid(), services_.audit,
+                [&log = log_, worker, who](const std::string& words) {
+                  log.error(worker + " " + words + who);
+                });
+}
+
+std::string Worker::fault_text() const {
+  const common::StatusPage& page = process_.page();
+  const auto fault = static_cast<ipc::WorkerFault>(page.fault.load(std::memory_order_relaxed));
+  return describe_fault(fault,
+                        {page.fault_detail[0].load(std::memory_order_relaxed),
+                         page.fault_detail[1].load(std::memory_order_relaxed)},
+                        static_cast<int>(page.fault_os_errno.load(std::memory_order_relaxed)));
+}
+
+}  // namespace broker

@@ -1,0 +1,116 @@
+// broker/worker.h: one worker process, from its start to its end.
+//
+// Not trusted: the worker once it serves, its status page included. Reaching it costs no wait: it
+// is told to stop and given new eventfds through its ring (or the fallback's eventfd), and what it
+// does not do in time, SIGKILL does.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "broker/death.h"
+#include "broker/device_log.h"
+#include "broker/event_loop.h"
+#include "broker/jailer.h"
+#include "broker/services.h"
+#include "broker/stats_report.h"
+#include "common/device_kind.h"
+#include "common/fd.h"
+#include "common/ipc/session_broker.h"
+#include "common/result.h"
+
+namespace broker {
+
+struct WorkerOrder {
+  std::string device;  // "vda"
+  std::uint32_t queue = 0;
+  std::uint32_t uid = 0;
+  common::DeviceKind kind = common::DeviceKind::kBlk;
+  common::EngineKind engine = common::EngineKind::kFallback;
+  WorkerRecipe recipe;
+};
+
+struct WorkerEnd {
+  common::ipc::QueueOutcome outcome = common::ipc::QueueOutcome::kDied;
+  std::uint32_t next_avail = 0;  // A number that the worker chose; meant only with kStopped.
+};
+
+class Worker {
+ public:
+  // Called once, when the process is reaped and every swap is answered. The worker may be destroyed
+  // after it has returned, not in it.
+  using Ended = std::function<void(const WorkerEnd&)>;
+
+  // `log` outlives the worker.
+  [[nodiscard]] static common::Result<std::unique_ptr<Worker>> start(Services& services,
+                                                                     DeviceLog& log,
+                                                                     const WorkerOrder& order,
+                                                                     Ended ended);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  // The session's end of the worker's socket; there once.
+  [[nodiscard]] common::Fd take_session_socket() { return std::move(process_.socket); }
+
+  // The session says that it serves: for the log. Where strict is asked for, one that turns out not
+  // to have its whole jail is killed; it should have ended by itself.
+  void serving();
+
+  // Let it finish what it has taken and end; SIGKILL once `patience` is over. May be called again
+  // with less patience.
+  void stop(std::chrono::milliseconds patience);
+  void kill(const std::string& reason);
+
+  // Puts `eventfd` in the place of the worker's call eventfd. `answered` is called once.
+  void swap_call(common::Fd eventfd, std::function<void(bool swapped)> answered);
+
+  [[nodiscard]] pid_t pid() const noexcept { return process_.child.pid; }
+  [[nodiscard]] common::LayerResults layers() const { return reported_layers(process_.page()); }
+  [[nodiscard]] CounterTotals counters() const { return read_counters(process_.page()); }
+
+ private:
+  struct Swap {
+    common::Fd eventfd;
+    std::function<void(bool)> answered;
+  };
+
+  Worker(Services& services, DeviceLog& log, const WorkerOrder& order, Ended ended);
+  void check_jail(int tries_left);
+  void send_stop();
+  void stop_later();
+  void next_swap();
+  void finish_swap(bool swapped);
+  void answer_all_swaps();
+  void on_exit();
+  [[nodiscard]] WorkerEnd end_of(const Death& death) const;
+  void log_end(const Death& death);
+  [[nodiscard]] std::string fault_text() const;
+
+  Services& services_;
+  DeviceLog& log_;
+  std::string name_;  // "vda/2"
+  common::EngineKind engine_kind_;
+  std::chrono::steady_clock::time_point started_;
+  Jailed process_;
+  common::Fd engine_;  // The worker's ring lives until this is closed, its files with it.
+  Ended ended_;
+
+  bool stop_asked_ = false;
+  std::string killed_because_;
+  std::chrono::milliseconds stop_retry_{1};
+  std::deque<Swap> swaps_;  // The first one is under way.
+  RingMessenger::Ticket stop_ticket_ = 0;
+  RingMessenger::Ticket swap_ticket_ = 0;
+  EventLoop::Registration stop_timer_;
+  EventLoop::Registration patience_timer_;
+  EventLoop::Registration jail_timer_;
+  EventLoop::Registration swap_timer_;
+  EventLoop::Registration exit_watch_;
+};
+
+}  // namespace broker
