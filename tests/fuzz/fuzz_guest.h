@@ -1,0 +1,64 @@
+// tests/fuzz/fuzz_guest.h: the guest that fuzz inputs are images of; make_seeds.cpp writes such
+// images.
+//
+// Two regions that touch in guest space and are apart in ours, and one at the very top of the
+// address space. The image starts at kStart and covers the first two.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+
+#include "tests/fakes/guest_driver.h"
+
+namespace fuzz {
+
+struct Guest {
+  static constexpr std::uint64_t kStart = 0x1'0000;
+  static constexpr std::uint64_t kFirstBytes = 0x4000;
+  static constexpr std::uint64_t kSecondBytes = 0x2000;
+  static constexpr std::uint64_t kTopBytes = 0x1000;
+  static constexpr std::uint64_t kTop = 0xffff'ffff'ffff'e000;
+  static constexpr std::uint64_t kImageBytes = kFirstBytes + kSecondBytes;
+
+  // Where a ring of up to 64 entries lies, and what is behind it.
+  static constexpr std::uint32_t kEntriesMax = 64;
+  static constexpr std::uint64_t kDesc = kStart;
+  static constexpr std::uint64_t kAvail = kStart + 0x400;
+  static constexpr std::uint64_t kUsed = kStart + 0x500;
+  static constexpr std::uint64_t kHeap = kStart + 0x800;
+
+  Guest() : ram(kFirstBytes, fakes::GuestRam::Backing::kPrivate, {kStart}) {
+    ram.add_region({kStart + kFirstBytes}, kSecondBytes);
+    ram.add_region({kTop}, kTopBytes);
+  }
+
+  void load(std::span<const std::uint8_t> image) {
+    for (const common::GuestRegion& region : ram.regions()) {
+      std::memset(region.host, 0, region.bytes);
+    }
+    const auto first = image.first(std::min<std::size_t>(image.size(), kFirstBytes));
+    if (!first.empty()) std::memcpy(ram.regions()[0].host, first.data(), first.size());
+    const auto second = image.subspan(first.size());
+    if (!second.empty()) std::memcpy(ram.regions()[1].host, second.data(), second.size());
+  }
+
+  // Whether a segment lies in one piece of this guest's memory.
+  [[nodiscard]] bool holds(const iovec& segment) const {
+    for (const common::GuestRegion& region : ram.regions()) {
+      const auto* at = static_cast<const std::byte*>(segment.iov_base);
+      if (at >= region.host && at <= region.host + region.bytes &&
+          segment.iov_len <= static_cast<std::uint64_t>(region.host + region.bytes - at)) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  fakes::GuestRam ram;
+};
+
+}  // namespace fuzz

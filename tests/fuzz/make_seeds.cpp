@@ -1,0 +1,153 @@
+// tests/fuzz/make_seeds.cpp: writes honest inputs for chain_fuzz and blk_request_fuzz, from which
+// the fuzzer learns what a ring looks like.
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "common/virtio_blk_wire.h"
+#include "common/virtqueue_wire.h"
+#include "tests/fuzz/fuzz_guest.h"
+
+namespace {
+
+using common::Le16;
+using common::Le32;
+using common::Le64;
+using common::blk::RequestType;
+using Bytes = std::vector<std::uint8_t>;
+
+// One image of a guest's memory, built front to back.
+class Image {
+ public:
+  explicit Image(bool indirect)
+      : indirect_(indirect), bytes_(fuzz::Guest::kHeap - fuzz::Guest::kStart) {}
+
+  template <typename T>
+  void put(std::uint64_t addr, const T& value) {
+    const std::size_t at = addr - fuzz::Guest::kStart;
+    if (bytes_.size() < at + sizeof(T)) bytes_.resize(at + sizeof(T));
+    std::memcpy(bytes_.data() + at, &value, sizeof(T));
+  }
+  std::uint64_t room(std::size_t bytes) {
+    const std::uint64_t at = fuzz::Guest::kStart + (bytes_.size() + 15) / 16 * 16;
+    bytes_.resize(at - fuzz::Guest::kStart + bytes);
+    return at;
+  }
+
+  void add(RequestType type, std::uint64_t sector, std::uint32_t in, std::uint32_t out,
+           const std::vector<common::blk::WireRange>& ranges = {}) {
+    const std::uint64_t header = room(16);
+    put(header, common::blk::WireRequestHeader{Le32(static_cast<std::uint32_t>(type)), Le32(0),
+                                               Le64(sector)});
+    std::vector<common::WireDesc> chain{desc(header, 16, 0)};
+    if (!ranges.empty()) {
+      const std::uint64_t at = room(ranges.size() * 16);
+      for (std::size_t i = 0; i < ranges.size(); ++i) put(at + i * 16, ranges[i]);
+      chain.push_back(desc(at, static_cast<std::uint32_t>(ranges.size() * 16), 0));
+    }
+    if (out > 0) chain.push_back(desc(room(out), out, 0));
+    if (in > 0) chain.push_back(desc(room(in), in, common::kDescWrite));
+    chain.push_back(desc(room(1), 1, common::kDescWrite));
+    publish(chain);
+  }
+
+  [[nodiscard]] const Bytes& bytes() const { return bytes_; }
+
+ private:
+  static common::WireDesc desc(std::uint64_t addr, std::uint32_t len, std::uint16_t flags) {
+    return {Le64(addr), Le32(len), Le16(flags), Le16(0)};
+  }
+
+  void publish(std::vector<common::WireDesc>& chain) {
+    const std::uint16_t head = next_desc_;
+    const auto entries = static_cast<std::uint16_t>(chain.size());
+    const std::uint64_t table =
+        indirect_ ? room(chain.size() * 16) : fuzz::Guest::kDesc + head * 16U;
+    const std::uint16_t first = indirect_ ? 0 : head;
+    for (std::uint16_t i = 0; i < entries; ++i) {
+      const bool last = i + 1 == entries;
+      chain[i].flags =
+          Le16(static_cast<std::uint16_t>(chain[i].flags.get() | (last ? 0 : common::kDescNext)));
+      chain[i].next = Le16(static_cast<std::uint16_t>(last ? 0 : first + i + 1));
+      put(table + i * 16U, chain[i]);
+    }
+    if (indirect_)
+      put(fuzz::Guest::kDesc + head * 16U, desc(table, entries * 16U, common::kDescIndirect));
+    next_desc_ = static_cast<std::uint16_t>(next_desc_ + (indirect_ ? 1 : entries));
+    put(fuzz::Guest::kAvail + common::kAvailRingOffset + avail_ * 2U, Le16(head));
+    put(fuzz::Guest::kAvail + common::kAvailIdxOffset, Le16(++avail_));
+  }
+
+  bool indirect_;
+  Bytes bytes_;
+  std::uint16_t next_desc_ = 0;
+  std::uint16_t avail_ = 0;
+};
+
+void fill(Image& image, int kind) {
+  const std::vector<common::blk::WireRange> ranges{{Le64(8), Le32(8), Le32(0)},
+                                                   {Le64(32), Le32(3), Le32(0)}};
+  if (kind == 0) image.add(RequestType::kIn, 1, 512, 0);
+  if (kind == 1) image.add(RequestType::kOut, 2, 0, 1024);
+  if (kind == 2) image.add(RequestType::kFlush, 0, 0, 0);
+  if (kind == 3) image.add(RequestType::kGetId, 0, 20, 0);
+  if (kind == 4) image.add(RequestType::kDiscard, 0, 0, 0, ranges);
+  if (kind == 5) image.add(RequestType::kWriteZeroes, 0, 0, 0, ranges);
+}
+
+void write(const std::filesystem::path& file, const Bytes& bytes) {
+  std::ofstream(file, std::ios::binary)
+      .write(reinterpret_cast<const char*>(bytes.data()),
+             static_cast<std::streamsize>(bytes.size()));
+}
+
+void write_seeds(const std::filesystem::path& directory, const std::string& name,
+                 const Image& image) {
+  Bytes chain{6, 1, 0, 0};
+  chain.insert(chain.end(), image.bytes().begin(), image.bytes().end());
+  write(directory / "chain" / name, chain);
+
+  const std::uint8_t devices[] = {0, 2 | 4};  // Plain; direct with a buffered descriptor.
+  for (const std::uint8_t device : devices) {
+    const std::size_t size = image.bytes().size();
+    Bytes request{6,
+                  device,
+                  0x37,
+                  0x03,
+                  static_cast<std::uint8_t>(size),
+                  static_cast<std::uint8_t>(size >> 8U)};
+    request.insert(request.end(), image.bytes().begin(), image.bytes().end());
+    // A turn without scribbling, whole transfers; then some short and failing ones.
+    const Bytes script{0, 0, 0, 0, 0, 0xc5, 0xe2, 0, 1, 0xe4, 0, 0};
+    request.insert(request.end(), script.begin(), script.end());
+    write(directory / "blk_request" / (name + (device == 0 ? "" : "-direct")), request);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::fputs("usage: make_seeds DIRECTORY\n", stderr);
+    return 2;
+  }
+  const std::filesystem::path directory(argv[1]);
+  std::filesystem::create_directories(directory / "chain");
+  std::filesystem::create_directories(directory / "blk_request");
+  const char* const names[] = {"read", "write", "flush", "get-id", "discard", "write-zeroes"};
+  for (int kind = 0; kind < 6; ++kind) {
+    for (const bool indirect : {false, true}) {
+      Image image(indirect);
+      fill(image, kind);
+      write_seeds(directory, std::string(names[kind]) + (indirect ? "-indirect" : ""), image);
+    }
+  }
+  Image all(true);
+  for (int kind = 0; kind < 6; ++kind) fill(all, kind);
+  write_seeds(directory, "all", all);
+  return 0;
+}

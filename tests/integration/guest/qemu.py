@@ -1,0 +1,205 @@
+"""One QEMU guest on vhost-user-blk disks: boot it, read what its script prints, end it.
+
+TCG only: the tests run wherever QEMU does, with or without /dev/kvm.
+"""
+
+import json
+import os
+import queue
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import kit
+
+QEMU = "qemu-system-x86_64"
+CONSOLE_LINES_SHOWN = 40
+HOTPLUG_PORT = "late-port"
+
+
+class GuestError(Exception):
+    """What went wrong in or around the guest, with the end of its console."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    socket: str
+    queues: int = 4
+    reconnect: bool = False  # Whether QEMU connects again when the back-end went away.
+
+
+def qemu_command(disks: list, kernel, initramfs, cpus: int = 4, memory: str = "512M") -> list:
+    """The lines a user would type. Without a kernel the firmware boots from the first disk."""
+    command = [
+        QEMU, "-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max", "-smp", str(cpus),
+        "-m", memory,
+        # vhost-user: the back-end maps the guest's memory, so it must be shared.
+        "-object", f"memory-backend-memfd,id=mem,size={memory.split(',')[0]},share=on",
+        "-machine", "q35,memory-backend=mem",
+        "-nodefaults", "-display", "none",
+    ]
+    if kernel:
+        command += ["-kernel", str(kernel), "-initrd", str(initramfs)]
+    for index, disk in enumerate(disks):
+        again = ",reconnect=1" if disk.reconnect else ""
+        command += [
+            "-chardev", f"socket,id=c{index},path={disk.socket}{again}",
+            "-device", f"vhost-user-blk-pci,chardev=c{index},num-queues={disk.queues}",
+        ]
+    return command
+
+
+class Guest:
+    """Context manager: the guest runs inside the block and is gone after it."""
+
+    def __init__(self, disks: list, script: str, workdir: Path, *, timeout_s: float = 240,
+                 may_reboot: bool = False, spare_memory: bool = False, echo=None):
+        self.token = secrets.token_hex(8)
+        self.workdir = Path(workdir)
+        self.console = self.workdir / "console.log"
+        self.deadline = time.monotonic() + timeout_s
+        self.timeout_s = timeout_s
+        self.output = []
+        self._echo = echo
+        self._lines = queue.SimpleQueue()
+        self._qmp = None
+        self._deleted = []
+        parts = kit.prepare()
+        initramfs = self.workdir / "initramfs.cpio"
+        kit.with_script(parts.initramfs, script, initramfs)
+        memory = "512M,slots=2,maxmem=2G" if spare_memory else "512M"
+        command = qemu_command(disks, parts.kernel, initramfs, memory=memory) + [
+            "-append", f"console=ttyS0 tsc=reliable quiet panic=-1 guest.token={self.token}",
+            "-serial", f"file:{self.console}", "-serial", "stdio",
+            "-device", f"pcie-root-port,id={HOTPLUG_PORT}",
+            "-qmp", f"unix:{self.workdir}/qmp,server=on,wait=off",
+        ]
+        if not may_reboot:
+            command.append("-no-reboot")
+        if not shutil.which(QEMU):
+            raise kit.KitError(f"{QEMU} is not installed: apt-get install qemu-system-x86")
+        self._errors = open(self.workdir / "qemu.stderr", "w+", encoding="utf-8")
+        self.process = subprocess.Popen(
+            kit.DIES_WITH_PARENT + command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=self._errors)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._qmp:
+            self._qmp.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._errors.close()
+
+    # --- what the script prints ------------------------------------------------------------------
+
+    def wait_line(self, text: str) -> str:
+        """Reads on until a line contains `text`; that line."""
+        while True:
+            line = self._next_line(f"waiting for '{text}'")
+            if text in line:
+                return line
+
+    def finish(self) -> str:
+        """Reads on to the script's end and the guest's power-off. Fails unless it exited with 0."""
+        status = self.wait_line(f"@@{self.token} end ").rsplit(" ", 1)[1]
+        try:
+            self.process.wait(timeout=max(1, self.deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._fail("the guest's script ended but the guest did not switch off")
+        if status != "0":
+            self._fail(f"the guest's script failed with exit status {status}")
+        return "\n".join(self.output)
+
+    def _read(self):
+        for raw in self.process.stdout:
+            self._lines.put(raw.decode(errors="replace").rstrip("\r\n"))
+        self._lines.put(None)
+
+    def _next_line(self, doing: str) -> str:
+        try:
+            line = self._lines.get(timeout=max(0, self.deadline - time.monotonic()))
+        except queue.Empty:
+            self._fail(f"nothing more from the guest within {self.timeout_s:.0f} s, {doing}")
+        if line is None:
+            self._fail(f"QEMU ended (exit status {self.process.wait()}), {doing}")
+        if not line.startswith(f"@@{self.token}"):
+            self.output.append(line)
+            if self._echo:
+                self._echo(line)
+        return line
+
+    def _fail(self, what: str):
+        self._errors.seek(0)
+        console = self.console.read_text(errors="replace") if self.console.exists() else ""
+        raise GuestError("\n".join([
+            what,
+            f"--- what the script printed (last {CONSOLE_LINES_SHOWN} lines)",
+            *self.output[-CONSOLE_LINES_SHOWN:],
+            f"--- kernel console (last {CONSOLE_LINES_SHOWN} lines of {self.console})",
+            *console.splitlines()[-CONSOLE_LINES_SHOWN:],
+            "--- QEMU", self._errors.read().strip(),
+        ]))
+
+    # --- from outside ----------------------------------------------------------------------------
+
+    def qmp(self, command: str, **arguments):
+        """One QMP command; its return value."""
+        if not self._qmp:
+            self._qmp = socket.socket(socket.AF_UNIX)
+            self._qmp.settimeout(max(1, self.deadline - time.monotonic()))
+            self._qmp.connect(f"{self.workdir}/qmp")
+            self._qmp_file = self._qmp.makefile("rw", encoding="utf-8")
+            self._qmp_file.readline()  # Greeting.
+            self._qmp_send("qmp_capabilities", {})
+        return self._qmp_send(command, arguments)
+
+    def _qmp_send(self, command, arguments):
+        message = {"execute": command, "arguments": arguments}
+        self._qmp_file.write(json.dumps(message) + "\n")
+        self._qmp_file.flush()
+        while True:
+            answer = json.loads(self._qmp_file.readline())
+            if "error" in answer:
+                self._fail(f"QMP {command}: {answer['error']['desc']}")
+            if "return" in answer:
+                return answer["return"]
+            self._note_event(answer)
+
+    def _note_event(self, message):
+        # The part of the device that the bus owns goes first, without a "device" of its own.
+        if message.get("event") == "DEVICE_DELETED" and "device" in message["data"]:
+            self._deleted.append(message["data"]["device"])
+
+    def _wait_deleted(self, device: str):
+        while device not in self._deleted:
+            self._note_event(json.loads(self._qmp_file.readline()))
+        self._deleted.remove(device)
+
+    def plug_disk(self, disk: Disk):
+        """A disk that comes while the guest runs."""
+        address = {"type": "unix", "data": {"path": disk.socket}}
+        self.qmp("chardev-add", id="late",
+                 backend={"type": "socket", "data": {"addr": address, "server": False}})
+        self.qmp("device_add", driver="vhost-user-blk-pci", id="late-disk", chardev="late",
+                 bus=HOTPLUG_PORT, **{"num-queues": disk.queues})
+
+    def unplug_disk(self):
+        self.qmp("device_del", id="late-disk")
+        self._wait_deleted("late-disk")
+        self.qmp("chardev-remove", id="late")
+
+    def kill_hard(self):
+        """The VMM vanishes without a word, as in a crash."""
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()

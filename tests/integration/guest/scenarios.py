@@ -1,0 +1,272 @@
+"""What is tested with real guests: one function, several ctest entries (engine, --direct)."""
+
+import hashlib
+import os
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import backend
+import kit
+import qemu
+
+MIB = 1 << 20
+SCRIPTS = Path(__file__).resolve().parent / "scripts"
+WORKERS_GONE_TIMEOUT_S = 60
+
+
+class ScenarioError(Exception):
+    """What was expected and what was found."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One cell of the matrix, and where things are."""
+
+    workdir: Path
+    bin_dir: Path
+    engine: str
+    direct: bool
+    peer: bool = False  # qemu-storage-daemon instead of Bulkhead.
+
+    def device(self, name: str, image: Path, **more) -> backend.Device:
+        options = {"engine": self.engine, "direct": self.direct} | more
+        return backend.Device(name, image, **options)
+
+    @contextmanager
+    def serve(self, *devices):
+        with backend.Backend(list(devices), self.workdir, self.bin_dir, self.peer) as broker:
+            try:
+                yield broker
+            except Exception as error:
+                raise ScenarioError(f"{error}\n--- back-end\n{broker.log.read_text()}") from error
+
+    def guest(self, broker, script: str, *names, directory: str = "guest",
+              reconnect: bool = False, **more):
+        place = self.workdir / directory
+        place.mkdir(exist_ok=True)
+        disks = [qemu.Disk(broker.socket_of(name), reconnect=reconnect) for name in names]
+        return qemu.Guest(disks, (SCRIPTS / script).read_text(), place, echo=print, **more)
+
+    def sparse_image(self, name: str, mebibytes: int) -> Path:
+        path = self.workdir / f"{name}.img"
+        with open(path, "wb") as image:
+            image.truncate(mebibytes * MIB)
+        return path
+
+    def random_image(self, name: str, mebibytes: int) -> Path:
+        path = self.workdir / f"{name}.img"
+        path.write_bytes(os.urandom(mebibytes * MIB))
+        return path
+
+
+def expect(what: str, holds: bool) -> None:
+    if not holds:
+        raise ScenarioError(f"expected: {what}")
+
+
+def md5_of(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def allocated_bytes(path: Path) -> int:
+    os.sync()
+    return path.stat().st_blocks * 512
+
+
+# --- scenarios -----------------------------------------------------------------------------------
+
+
+def firmware_boot(setting: Setting) -> None:
+    """SeaBIOS, another driver than Linux's, boots from the disk and reads its last block."""
+    text = b"read by the firmware\r\n"
+    image = setting.sparse_image("boot", 8)
+    last_block = 8 * MIB // 512 - 1
+    with open(image, "r+b") as disk:
+        disk.write(boot_sector(last_block))
+        disk.seek(last_block * 512)
+        disk.write(text + b"\0")
+    with setting.serve(setting.device("boot", image)) as broker:
+        # Command line without a kernel; the boot sector writes to the first serial port.
+        command = qemu.qemu_command([qemu.Disk(broker.socket_of("boot"))], None, None, cpus=1)
+        command += ["-serial", "stdio", "-no-reboot"]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=120,
+                              check=False)
+        expect(f"'{text.strip().decode()}' on the serial port, not {done.stdout!r} {done.stderr!r}",
+               text in done.stdout)
+
+
+def boot_sector(block: int) -> bytes:
+    """Reads `block` by INT 13h, writes its text to COM1, switches the machine off."""
+    code = bytes([
+        0x31, 0xC0, 0x8E, 0xD8,  # xor ax,ax; mov ds,ax
+        0xBE, 0x80, 0x7C,        # mov si,0x7c80: the address packet below
+        0xB4, 0x42, 0xCD, 0x13,  # mov ah,0x42; int 0x13 (dl is the boot drive)
+        0xBE, 0x00, 0x80,        # mov si,0x8000
+        0xAC, 0x84, 0xC0,        # next: lodsb; test al,al
+        0x74, 0x06,              # jz off
+        0xBA, 0xF8, 0x03, 0xEE,  # mov dx,0x3f8; out dx,al
+        0xEB, 0xF5,              # jmp next
+        0xBA, 0x04, 0x06,        # off: mov dx,0x604 (q35's PM1a control)
+        0xB8, 0x00, 0x20, 0xEF,  # mov ax,0x2000; out dx,ax
+        0xF4, 0xEB, 0xFD,        # hlt; jmp back
+    ])
+    packet = (bytes([0x10, 0, 1, 0]) + (0x8000).to_bytes(2, "little") + bytes(2)
+              + block.to_bytes(8, "little"))
+    return code.ljust(0x80, b"\0") + packet.ljust(510 - 0x80, b"\0") + b"\x55\xaa"
+
+
+def four_queues(setting: Setting) -> None:
+    """Two disks of one broker, four queues each: file system, fio with verify, a known image."""
+    disk = setting.sparse_image("disk", 192)
+    known = setting.random_image("known", 24)
+    with setting.serve(setting.device("disk", disk), setting.device("known", known)) as broker:
+        with setting.guest(broker, "four_queues.sh", "disk", "known") as guest:
+            guest.wait_line("load-begins")
+            if not setting.peer:
+                check_jail(setting, broker)
+            output = guest.finish()
+    expect(f"md5 of the known image, {md5_of(known.read_bytes())}, as read by the guest",
+           f"vdb-md5 {md5_of(known.read_bytes())}" in output)
+    if not setting.peer:
+        expect("the serials of the configuration", "serials serial-disk serial-known" in output)
+        expect("a volatile cache to begin with", "cache write back" in output)
+    kit.run(["e2fsck", "-fn", disk], env=kit.path_with_sbin())
+
+
+def check_jail(setting: Setting, broker) -> None:
+    """While the guest runs: who is there, and does the kernel see them locked up?"""
+    pids = backend.descendants(broker.process.pid)
+    sessions = [pid for pid in pids if "session" in backend.title_of(pid)]
+    workers = [pid for pid in pids if "worker" in backend.title_of(pid)]
+    titles = [backend.title_of(pid) for pid in pids]
+    expect(f"2 sessions among {titles}", len(sessions) == 2)
+    expect(f"8 workers or more among {titles}", len(workers) >= 8)
+    sealed = 0
+    for pid in sessions + workers:
+        status = backend.status_of(pid)
+        expect(f"no_new_privs in {backend.title_of(pid)}", status["NoNewPrivs"] == "1")
+        capabilities = [status[f"Cap{kind}"] for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb")]
+        expect(f"no capability in {backend.title_of(pid)}: {capabilities}",
+               all(int(each, 16) == 0 for each in capabilities))
+        if status["Seccomp"] != "2":
+            continue  # A spare that waits for its first queue.
+        sealed += 1
+        if pid in workers and setting.engine == "io_uring" and os.geteuid() == 0:
+            expect("no descriptor in a sealed worker", os.listdir(f"/proc/{pid}/fd") == [])
+    expect(f"10 sealed processes, not {sealed}", sealed == 10)
+    posture = kit.run([setting.bin_dir / "bulkhead", "posture", f"--pid={broker.process.pid}"])
+    expect(f"every process in the posture table:\n{posture}",
+           all(str(pid) in posture for pid in sessions + workers))
+
+
+def reset(setting: Setting) -> None:
+    """A reset from outside in the middle of a load, then a reboot by the guest."""
+    disk = setting.sparse_image("disk", 192)
+    with setting.serve(setting.device("disk", disk)) as broker:
+        with setting.guest(broker, "reset.sh", "disk", may_reboot=True) as guest:
+            guest.wait_line("first-boot-loaded")
+            guest.qmp("system_reset")
+            guest.wait_line("second-boot-done")
+            guest.wait_line("third-boot-done")
+            guest.finish()
+
+
+def disk_kinds(setting: Setting) -> None:
+    """4096-byte blocks, read-only, discard and write-zeroes: one guest with four disks."""
+    blocks = setting.sparse_image("blocks", 128)
+    fixed = setting.sparse_image("fixed", 32)
+    content = setting.workdir / "content"
+    content.mkdir()
+    (content / "known").write_text("what the host wrote\n")
+    kit.run(["mkfs.ext4", "-q", "-F", "-d", content, fixed], env=kit.path_with_sbin())
+    trim = setting.sparse_image("trim", 64)
+    wipe = setting.random_image("wipe", 64)
+    before = (wipe.read_bytes(), fixed.read_bytes())
+    with setting.serve(
+        setting.device("blocks", blocks, block_size=4096),
+        setting.device("fixed", fixed, read_only=True),
+        setting.device("trim", trim), setting.device("wipe", wipe)) as broker:
+        with setting.guest(broker, "disk_kinds.sh", "blocks", "fixed", "trim", "wipe") as guest:
+            guest.finish()
+    expect("a read-only image that did not change", fixed.read_bytes() == before[1])
+    expect(f"fstrim gave the file's space back: {allocated_bytes(trim)} bytes are allocated",
+           allocated_bytes(trim) < 16 * MIB)
+    expect(f"blkdiscard gave space back: {allocated_bytes(wipe)} bytes are allocated",
+           allocated_bytes(wipe) < 56 * MIB)
+    after = wipe.read_bytes()
+    expect("zeroes where the guest wrote zeroes", after[16 * MIB:32 * MIB] == bytes(16 * MIB))
+    expect("the rest of the image as it was", after[32 * MIB:] == before[0][32 * MIB:])
+
+
+def memory_added(setting: Setting) -> None:
+    """Memory hot-plug under load: a new region for workers whose memory map never changes."""
+    disk = setting.sparse_image("disk", 128)
+    with setting.serve(setting.device("disk", disk)) as broker:
+        with setting.guest(broker, "memory_added.sh", "disk", spare_memory=True) as guest:
+            guest.wait_line("loaded")
+            guest.qmp("object-add", **{"qom-type": "memory-backend-memfd", "id": "more",
+                                       "size": 256 * MIB, "share": True})
+            guest.qmp("device_add", driver="pc-dimm", id="dimm", memdev="more")
+            guest.finish()
+
+
+def disk_plugged(setting: Setting) -> None:
+    """A disk comes, goes and comes again while the guest runs: two sessions for one VMM."""
+    fixed = setting.sparse_image("fixed", 16)
+    late = setting.sparse_image("late", 64)
+    with setting.serve(setting.device("fixed", fixed), setting.device("late", late)) as broker:
+        with setting.guest(broker, "disk_plugged.sh", "fixed") as guest:
+            late_disk = qemu.Disk(broker.socket_of("late"))
+            guest.wait_line("bring-it")
+            guest.plug_disk(late_disk)
+            guest.wait_line("take-it")
+            guest.unplug_disk()
+            guest.wait_line("bring-it")
+            guest.plug_disk(late_disk)
+            guest.finish()
+
+
+def broker_restarted(setting: Setting) -> None:
+    """SIGTERM under load, and started again: QEMU reconnects and the guest goes on."""
+    disk = setting.sparse_image("disk", 64)
+    with setting.serve(setting.device("disk", disk)) as broker:
+        with setting.guest(broker, "verify_loop.sh", "disk", reconnect=True) as guest:
+            guest.wait_line("verifying")
+            broker.restart()
+            guest.finish()
+
+
+def qemu_killed(setting: Setting) -> None:
+    """kill -9 of a VMM under load: its neighbour notices nothing, a new guest gets the disk."""
+    first = setting.sparse_image("first", 128)
+    second = setting.sparse_image("second", 64)
+    with setting.serve(setting.device("first", first), setting.device("second", second)) as broker:
+        with setting.guest(broker, "verify_loop.sh", "second", directory="neighbour") as neighbour:
+            neighbour.wait_line("verifying")
+            with setting.guest(broker, "load.sh", "first") as guest:
+                guest.wait_line("loaded")
+                guest.kill_hard()
+            neighbour.finish()
+        if not setting.peer:
+            wait_workers_gone(broker)
+        with setting.guest(broker, "verify.sh", "first", directory="next") as guest:
+            guest.finish()
+
+
+def wait_workers_gone(broker) -> None:
+    """Both VMMs are gone: nothing that served them may stay. Spares are not sealed yet."""
+    def sealed() -> list:
+        return [pid for pid in backend.descendants(broker.process.pid)
+                if backend.status_of(pid).get("Seccomp") == "2"]
+    gone = backend.wait_until(lambda: not sealed(), WORKERS_GONE_TIMEOUT_S)
+    expect(f"no session or worker of a VMM that is gone: {list(map(backend.title_of, sealed()))}",
+           gone)
+
+
+SCENARIOS = {
+    scenario.__name__: scenario
+    for scenario in (firmware_boot, four_queues, reset, disk_kinds, memory_added, disk_plugged,
+                     broker_restarted, qemu_killed)
+}

@@ -1,0 +1,64 @@
+#include "tests/integration/host.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include "tests/fakes/failure.h"
+
+namespace integration {
+
+std::vector<std::string> Host::blk_arguments(const Disk& disk) {
+  if (disk.file.empty()) make_image(image(disk.name), disk.bytes);
+  std::vector<std::string> arguments = {
+      "blk", "--socket-path=" + socket(disk.name),
+      "--blk-file=" + (disk.file.empty() ? image(disk.name) : disk.file),
+      std::string("--engine=") + setting_.engine};
+  if (setting_.direct) arguments.emplace_back("--direct=on");
+  arguments.insert(arguments.end(), disk.options.begin(), disk.options.end());
+  return arguments;
+}
+
+void Host::run(const std::vector<std::string>& arguments,
+               const std::vector<common::FdRef>& inherit) {
+  broker_ = std::make_unique<fakes::BrokerProcess>(fakes::BrokerProcess::Setup{
+      .program = BULKHEAD_PROGRAM, .arguments = arguments, .inherit = inherit});
+}
+
+void Host::start_blk(const Disk& disk, const std::vector<common::FdRef>& inherit) {
+  run(blk_arguments(disk), inherit);
+  broker_->wait_ready();
+}
+
+void Host::serve_all(const std::vector<Disk>& disks) {
+  const std::string path = file("bulkhead.toml");
+  std::ofstream config(path);
+  for (const Disk& disk : disks) {
+    make_image(image(disk.name), disk.bytes);
+    config << "[[device]]\ntype = \"blk\"\nname = \"" << disk.name << "\"\nsocket_path = \""
+           << socket(disk.name) << "\"\nblk_file = \"" << image(disk.name) << "\"\nengine = \""
+           << setting_.engine << "\"\ndirect = " << (setting_.direct ? "true" : "false") << "\n";
+    for (const std::string& line : disk.options) config << line << "\n";
+  }
+  config.close();
+  run({"serve", "--config=" + path});
+  broker_->wait_ready();
+}
+
+void TwoDisks::expect_broker_and_others_serve() {
+  EXPECT_TRUE(host_.broker().running());
+  expect_serves(innocent_->queue(), 256);
+  expect_serves(host_.connect({}, "vda")->queue(), 512);
+}
+
+void expect_serves(fakes::BlkQueueDriver& queue, std::uint64_t sector) {
+  constexpr std::uint64_t kBytes = 4096;
+  constexpr std::uint32_t kVersion = 7;
+  std::vector<std::byte> got(kBytes);
+  ASSERT_EQ(queue.write(sector, pattern(sector, kBytes, kVersion)), kOk);
+  ASSERT_EQ(queue.read(sector, got), kOk);
+  EXPECT_TRUE(is_pattern(got, sector, kVersion));
+  ASSERT_EQ(queue.read(sector + kBytes / kSector, got), kOk);
+  EXPECT_TRUE(is_pattern(got, sector + kBytes / kSector));
+}
+
+}  // namespace integration

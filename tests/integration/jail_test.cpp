@@ -1,0 +1,143 @@
+// What each process of a serving broker holds and may do, as the kernel shows it, and what
+// `bulkhead posture` makes of it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "tests/fakes/process.h"
+#include "tests/integration/host.h"
+
+namespace integration {
+namespace {
+
+using testing::AllOf;
+using testing::Contains;
+using testing::Each;
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::Not;
+using testing::SizeIs;
+
+#ifdef BULKHEAD_SANITIZER
+constexpr bool kSanitized = true;  // Keeps stderr, and its own system calls.
+#else
+constexpr bool kSanitized = false;
+#endif
+
+class Jail : public DiskTest {
+ protected:
+  void SetUp() override {
+    host_.serve();
+    client_ = host_.connect({.queues = 2});
+    session_ = host_.sessions().at(0);
+    workers_ = host_.workers();
+    ASSERT_THAT(workers_, SizeIs(2));
+    // A worker looks at its ring only once it is sealed, so an answer says that it is.
+    expect_serves(client_->queue(0), 64);
+    expect_serves(client_->queue(1), 128);
+  }
+  std::unique_ptr<fakes::BlkClient> client_;
+  pid_t session_ = -1;
+  std::vector<pid_t> workers_;
+};
+BULKHEAD_FOR_ALL_SETTINGS(Jail);
+
+TEST_P(Jail, IoUringWorkerHoldsNoDescriptor) {
+  if (std::string(GetParam().engine) != "io_uring") GTEST_SKIP() << "the fallback keeps a few";
+  if (kSanitized) GTEST_SKIP() << "sanitizers keep stderr";
+  EXPECT_THAT(fakes::descriptors_of(workers_[0]), IsEmpty());
+  EXPECT_THAT(fakes::descriptors_of(workers_[1]), IsEmpty());
+}
+
+TEST_P(Jail, FallbackWorkerHoldsItsDiskAndEventsOnly) {
+  if (std::string(GetParam().engine) != "fallback") GTEST_SKIP() << "io_uring has none at all";
+  if (kSanitized) GTEST_SKIP() << "sanitizers keep stderr";
+  const std::vector<std::string> table = fakes::descriptors_of(workers_[0]);
+  EXPECT_LE(table.size(), 6U);
+  EXPECT_THAT(table, Each(testing::AnyOf(HasSubstr(host_.image()), HasSubstr("[eventfd]"))));
+}
+
+TEST_P(Jail, NoWorkerHoldsASocket) {
+  for (const pid_t worker : workers_) {
+    EXPECT_THAT(fakes::descriptors_of(worker), Each(Not(HasSubstr("socket"))));
+  }
+}
+
+TEST_P(Jail, SessionHoldsNoDiskAndMapsNoGuestMemory) {
+  EXPECT_THAT(fakes::descriptors_of(session_), Each(Not(HasSubstr(host_.image()))));
+  EXPECT_EQ(fakes::maps_with(session_, "bulkhead-guest-ram"), 0);
+}
+
+TEST_P(Jail, BrokerMapsNoGuestMemoryAndHoldsNone) {
+  const pid_t broker = host_.broker().pid();
+  EXPECT_EQ(fakes::maps_with(broker, "bulkhead-guest-ram"), 0);
+  EXPECT_THAT(fakes::descriptors_of(broker), Each(Not(HasSubstr("bulkhead-guest-ram"))));
+}
+
+TEST_P(Jail, EveryJailedProcessHasItsFilterAndNoPrivileges) {
+  for (const pid_t pid : {session_, workers_[0], workers_[1]}) {
+    EXPECT_EQ(fakes::status_field(pid, "Seccomp"), "2");
+    EXPECT_EQ(fakes::status_field(pid, "NoNewPrivs"), "1");
+    for (const char* set : {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"}) {
+      EXPECT_EQ(fakes::status_field(pid, set), "0000000000000000") << set << " of " << pid;
+    }
+  }
+}
+
+TEST_P(Jail, EveryJailedProcessIsInNamespacesOfItsOwn) {
+  for (const char* kind : {"pid", "mnt", "net", "ipc", "uts", "cgroup", "user"}) {
+    const auto ours = std::filesystem::read_symlink(std::string("/proc/self/ns/") + kind);
+    for (const pid_t pid : {session_, workers_[0]}) {
+      const auto theirs =
+          std::filesystem::read_symlink("/proc/" + std::to_string(pid) + "/ns/" + kind);
+      EXPECT_NE(ours, theirs) << kind << " of " << pid;
+    }
+  }
+}
+
+TEST_P(Jail, RootOfAJailedProcessIsEmpty) {
+  for (const pid_t pid : {session_, workers_[0]}) {
+    std::error_code error;
+    EXPECT_TRUE(std::filesystem::is_empty("/proc/" + std::to_string(pid) + "/root", error));
+  }
+}
+
+TEST_P(Jail, NothingIsWritableAndExecutable) {
+  for (const pid_t pid : {session_, workers_[0]}) EXPECT_EQ(fakes::maps_with(pid, "rwx"), 0);
+}
+
+TEST_P(Jail, PostureCommandShowsEveryProcess) {
+  Host operator_of(kAuto);
+  operator_of.run({"posture", "--pid=" + std::to_string(host_.broker().pid())});
+  EXPECT_EQ(operator_of.broker().wait_exit(), 0);
+  const std::string table = operator_of.broker().log();
+  EXPECT_THAT(
+      table,
+      AllOf(HasSubstr(std::to_string(host_.broker().pid())), HasSubstr(std::to_string(session_)),
+            HasSubstr(std::to_string(workers_[0])), HasSubstr("seccomp"), HasSubstr("enforced")));
+}
+
+TEST_P(Jail, PostureOfAProcessThatIsNotThereIsAnError) {
+  Host operator_of(kAuto);
+  operator_of.run({"posture", "--pid=999999999"});
+  EXPECT_EQ(operator_of.broker().wait_exit(), 1);
+}
+
+TEST_P(Jail, Sigusr1PrintsThePostureAndServingGoesOn) {
+  host_.broker().signal(SIGUSR1);
+  EXPECT_THAT(host_.broker().wait_for_line({"seccomp"}), Not(IsEmpty()));
+  expect_serves(client_->queue());
+}
+
+TEST_P(Jail, StrictPostureServesWhereEveryLayerIsThere) {
+  Host strict(GetParam());
+  strict.serve({.options = {"--require-posture=strict"}});
+  expect_serves(strict.connect()->queue());
+  EXPECT_EQ(strict.broker().count_lines("is missing"), 0) << strict.broker().log();
+}
+
+}  // namespace
+}  // namespace integration

@@ -1,0 +1,65 @@
+// tests/integration/verified_load.h: a guest that does not stop working while the test turns
+// screws: reads and writes of its own part of the disk, each checked against what it must be.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/fakes/blk_queue_driver.h"
+
+namespace integration {
+
+class VerifiedLoad {
+ public:
+  struct Plan {
+    std::uint64_t first_sector = 0;
+    std::uint64_t blocks = 64;  // Of 4096 bytes.
+    std::uint16_t depth = 4;
+    bool poll = false;        // No interrupts: looks at the ring.
+    int patience_ms = 10000;  // An answer later than this has been lost.
+  };
+  VerifiedLoad(fakes::BlkQueueDriver& queue, const Plan& plan);
+  VerifiedLoad(const VerifiedLoad&) = delete;
+  VerifiedLoad& operator=(const VerifiedLoad&) = delete;
+  ~VerifiedLoad();
+
+  // Blocks until this many more requests have been answered; fails if the load has failed.
+  void expect_progress(std::uint64_t requests = 50);
+  // Waits for what is in flight, and fails if anything was lost or wrong.
+  void stop();
+  // The same, where the queue is expected to die: no complaint.
+  void abandon();
+
+ private:
+  void run();
+  [[nodiscard]] std::optional<fakes::BlkDone> next();
+  void submit(std::uint16_t slot);
+  void check(const fakes::BlkDone& done);
+
+  fakes::BlkQueueDriver& queue_;
+  Plan plan_;
+  struct Block {
+    std::uint32_t version = 0;
+    bool writing = false;
+  };
+  std::vector<Block> blocks_;
+  std::vector<std::uint64_t> block_of_slot_;
+  std::uint64_t random_ = 88172645463325252ULL;
+
+  std::mutex mutex_;
+  std::condition_variable moved_;
+  std::uint64_t answered_ = 0;
+  std::string problem_;
+  bool ended_ = false;
+  std::atomic<bool> stop_ = false;
+  std::atomic<bool> abandoned_ = false;
+  std::thread thread_;
+};
+
+}  // namespace integration

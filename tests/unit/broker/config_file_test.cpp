@@ -1,0 +1,268 @@
+#include "broker/config_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace broker {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::SizeIs;
+using ::testing::StartsWith;
+
+BrokerConfig config_of(std::string_view text) {
+  FileAnswer answer = parse_config(text, "c.toml");
+  if (answer) return *std::move(answer);
+  ADD_FAILURE() << ::testing::PrintToString(answer.error());
+  return {};
+}
+
+std::vector<std::string> errors_of(std::string_view text) {
+  const FileAnswer answer = parse_config(text, "c.toml");
+  return answer ? std::vector<std::string>{} : answer.error();
+}
+
+// One device of two lines, and a third.
+std::vector<std::string> errors_with(std::string_view line) {
+  return errors_of("[[device]]\nsocket_path = '/s'\nblk_file = '/d'\n" + std::string(line));
+}
+
+DeviceConfig device_with(std::string_view line) {
+  const BrokerConfig config =
+      config_of("[[device]]\nsocket_path = '/s'\nblk_file = '/d'\n" + std::string(line));
+  return config.devices.empty() ? DeviceConfig() : config.devices.front();
+}
+
+TEST(ConfigFile, ReadsEveryKey) {
+  const BrokerConfig config = config_of(R"(
+    require_posture = "strict"
+    log_level = "warn"
+    stats_interval = 60
+
+    [[device]]
+    type = "blk"
+    name = "vda"
+    socket_path = "/run/vda.sock"
+    client = true
+    blk_file = "/img/vda.img"
+    read_only = true
+    direct = true
+    discard = false
+    write_zeroes = false
+    block_size = 4096
+    serial = "S1"
+    num_queues = 4
+    queue_size = 128
+    engine = "fallback"
+    poll_us = 20
+    socket_mode = "0600"
+    allow_uid = [0, 107]
+
+    [[device]]
+    fd = 7
+    blk_file = "/img/vdb.img"
+  )");
+  EXPECT_EQ(config.posture, PostureDemand::kStrict);
+  EXPECT_EQ(config.log_level, "warn");
+  EXPECT_EQ(config.stats_interval_s, 60u);
+  ASSERT_THAT(config.devices, SizeIs(2));
+  const DeviceConfig& first = config.devices[0];
+  EXPECT_EQ(first.name, "vda");
+  EXPECT_EQ(first.socket_path, "/run/vda.sock");
+  EXPECT_TRUE(first.client);
+  EXPECT_TRUE(first.read_only);
+  EXPECT_TRUE(first.direct);
+  EXPECT_FALSE(first.discard);
+  EXPECT_FALSE(first.write_zeroes);
+  EXPECT_EQ(first.block_size, 4096u);
+  EXPECT_EQ(first.serial, "S1");
+  EXPECT_EQ(first.num_queues, 4u);
+  EXPECT_EQ(first.queue_size, 128u);
+  EXPECT_EQ(first.engine, EngineChoice::kFallback);
+  EXPECT_EQ(first.poll_us, 20u);
+  EXPECT_EQ(first.socket_mode, 0600u);
+  EXPECT_THAT(first.allow_uids, ElementsAre(0u, 107u));
+  EXPECT_EQ(config.devices[1].fd, 7);
+  EXPECT_EQ(config.devices[1].name, "vdb");
+}
+
+TEST(ConfigFile, TakesTheBrokersKeysInATableToo) {
+  EXPECT_EQ(
+      config_of("[broker]\nlog_level = 'debug'\n[[device]]\nfd = 3\nblk_file = 'd'").log_level,
+      "debug");
+}
+
+TEST(ConfigFile, TakesModesInOctalOnly) {
+  EXPECT_EQ(device_with("socket_mode = 0o640").socket_mode, 0640u);
+  EXPECT_EQ(device_with("socket_mode = '666'").socket_mode, 0666u);
+  EXPECT_EQ(device_with("socket_mode = 0o0").socket_mode, 0u);
+  EXPECT_THAT(errors_with("socket_mode = 660"),
+              ElementsAre("c.toml:4:15: socket_mode must be octal: \"0660\" or 0o660"));
+}
+
+TEST(ConfigFile, TakesOneUserOrMany) {
+  EXPECT_THAT(device_with("allow_uid = 5").allow_uids, ElementsAre(5u));
+  EXPECT_THAT(device_with("allow_uid = '5,6'").allow_uids, ElementsAre(5u, 6u));
+  EXPECT_THAT(errors_with("allow_uid = ['root']"), ElementsAre(HasSubstr("array of user ids")));
+}
+
+TEST(ConfigFile, TakesSwitchesAsWordsToo) {
+  EXPECT_TRUE(device_with("direct = 'on'").direct);
+  EXPECT_THAT(errors_with("direct = 1"), ElementsAre(HasSubstr("direct must be true or false")));
+}
+
+TEST(ConfigFile, RefusesASyntaxErrorWithItsPlace) {
+  EXPECT_THAT(errors_of("[[device]]\nname = \n"), ElementsAre(StartsWith("c.toml:2:")));
+}
+
+TEST(ConfigFile, RefusesBracketsWithoutAName) {
+  const auto expected = "c.toml:2:3: a name must follow '[', as in [[device]]";
+  EXPECT_THAT(errors_of("\n[[,"), ElementsAre(expected));
+  EXPECT_THAT(errors_of("\n[[\x06]]"), ElementsAre(expected));
+  EXPECT_THAT(errors_of("\n[["), ElementsAre(expected));
+  EXPECT_THAT(errors_of("\n[ # x"), ElementsAre(expected));
+  EXPECT_THAT(errors_of("[[]]"), ElementsAre(StartsWith("c.toml:1:")));
+}
+
+TEST(ConfigFile, RefusesStrangeCharactersOutsideQuotes) {
+  const auto expected = "c.toml:1:8: only text in quotes may have this character";
+  EXPECT_THAT(errors_of("name = \u00e9"), ElementsAre(expected));
+  EXPECT_THAT(errors_of("name = \ufdff"), ElementsAre(expected));
+  EXPECT_THAT(errors_of("name = \x01"), ElementsAre(expected));
+  EXPECT_THAT(errors_of("'\u00e9' = \u201cx\u201d"), ElementsAre(StartsWith("c.toml:1:7: ")));
+  EXPECT_THAT(errors_of("a = '''\n\u00e9'''\n[\n"), ElementsAre(StartsWith("c.toml:3:2: ")));
+}
+
+TEST(ConfigFile, TakesAnythingInQuotesAndComments) {
+  EXPECT_EQ(device_with("serial = 'x' # \u00e9 [").serial, "x");
+  EXPECT_EQ(device_with("socket_owner = \"\u00e9\\\"[\u00e9\"").socket_owner, "\u00e9\"[\u00e9");
+  EXPECT_EQ(device_with("socket_owner = \"\"\"\n[,\"\"\"").socket_owner, "[,");
+  EXPECT_EQ(device_with("socket_owner = '''\n[\\'''").socket_owner, "[\\");
+  EXPECT_EQ(config_of("\ufeff[[device]]\nfd = 3\nblk_file = 'd'").devices.size(), 1u);
+}
+
+TEST(ConfigFile, RefusesAnUnknownKeyAndSuggests) {
+  EXPECT_THAT(errors_with("queue_sise = 4"),
+              ElementsAre(StartsWith(
+                  "c.toml:4:1: there is no key 'queue_sise'; did you mean queue_size?")));
+}
+
+TEST(ConfigFile, RefusesADuplicateKey) {
+  EXPECT_THAT(errors_with("blk_file = '/e'"), ElementsAre(StartsWith("c.toml:4:")));
+  EXPECT_THAT(errors_with("blk-file = '/e'"), ElementsAre(HasSubstr("given more than once")));
+  EXPECT_THAT(errors_with("read_only = true\nreadonly = true"),
+              ElementsAre(HasSubstr("read_only is given more than once")));
+}
+
+TEST(ConfigFile, RefusesValuesOfTheWrongType) {
+  EXPECT_THAT(
+      errors_with("num_queues = '4'"),
+      ElementsAre("c.toml:4:14: num_queues must be a number (without quotes), not a string"));
+  EXPECT_THAT(errors_with("serial = 12"),
+              ElementsAre("c.toml:4:10: serial must be a string (in quotes), not a number"));
+  EXPECT_THAT(errors_with("poll_us = 1.5"), ElementsAre(HasSubstr("with a fraction")));
+}
+
+TEST(ConfigFile, RefusesValuesBeyondTheLimits) {
+  EXPECT_THAT(errors_with("num_queues = 65"), ElementsAre(HasSubstr("from 1 to 64, not '65'")));
+  EXPECT_THAT(errors_with("num_queues = -1"), ElementsAre(HasSubstr("from 1 to 64, not '-1'")));
+}
+
+TEST(ConfigFile, RefusesKeysInTheWrongPlace) {
+  EXPECT_THAT(errors_with("log_level = 'info'"), ElementsAre(HasSubstr("for the whole broker")));
+  EXPECT_THAT(errors_of("read_only = true\n[[device]]\nfd = 3\nblk_file = 'd'"),
+              ElementsAre(HasSubstr("put it into a [[device]] table")));
+}
+
+TEST(ConfigFile, RefusesASettingAtTheTopAndInTheTable) {
+  EXPECT_THAT(errors_of("log_level='info'\n[broker]\nlog_level='warn'\n"
+                        "[[device]]\nfd = 3\nblk_file = 'd'"),
+              ElementsAre(HasSubstr("log_level is given more than once")));
+}
+
+TEST(ConfigFile, RefusesADeviceInSingleBrackets) {
+  EXPECT_THAT(errors_of("[device]\nfd = 3"), ElementsAre(HasSubstr("write [[device]]")));
+  EXPECT_THAT(errors_of("device = [1]"), ElementsAre(HasSubstr("must be a [[device]] table")));
+  EXPECT_THAT(errors_of("broker = 1"), ::testing::Contains(HasSubstr("[broker]")));
+}
+
+TEST(ConfigFile, RefusesAFileWithoutDevices) {
+  EXPECT_THAT(errors_of(""), ElementsAre(HasSubstr("add a [[device]] table")));
+}
+
+TEST(ConfigFile, RefusesAnUnknownType) {
+  EXPECT_THAT(errors_with("type = 'floppy'"), ElementsAre(HasSubstr("type must be \"blk\"")));
+}
+
+TEST(ConfigFile, RefusesAnIncompleteDeviceWithItsPlace) {
+  EXPECT_THAT(errors_of("\n[[device]]\nname = 'x'\n"),
+              ElementsAre(AllOf(StartsWith("c.toml:2:1: "), HasSubstr("blk_file")),
+                          AllOf(StartsWith("c.toml:2:1: "), HasSubstr("socket_path"))));
+}
+
+TEST(ConfigFile, ReportsEveryMistakeInTheOrderOfTheFile) {
+  const std::vector<std::string> errors = errors_of(
+      "[[device]]\nzzz = 1\nblk_file = 3\naaa = 2\n[[device]]\nnum_queues = 0\n[broker]\nx = 1\n");
+  EXPECT_THAT(errors, ElementsAre(StartsWith("c.toml:2:1: "), StartsWith("c.toml:3:12: "),
+                                  StartsWith("c.toml:4:1: "), StartsWith("c.toml:6:14: "),
+                                  StartsWith("c.toml:8:1: ")));
+}
+
+TEST(ConfigFile, ReportsAtMostAScreenOfMistakes) {
+  std::string text;
+  for (int i = 0; i < 200; ++i) text.append("k").append(std::to_string(i)).append(" = 1\n");
+  const std::vector<std::string> errors = errors_of(text);
+  ASSERT_THAT(errors, SizeIs(51));
+  EXPECT_EQ(errors.back(), "c.toml: and 150 more");
+}
+
+TEST(ConfigFile, EscapesWhatTheFileContains) {
+  EXPECT_THAT(errors_with("\"a\\u001b\" = 1"), ElementsAre(HasSubstr("'a\\x1b'")));
+}
+
+// --- what two devices must not share ---
+
+std::vector<std::string> errors_of_two(std::string_view first, std::string_view second) {
+  return errors_of("[[device]]\n" + std::string(first) + "\n[[device]]\n" + std::string(second));
+}
+
+TEST(ConfigFile, RefusesTwoDevicesOnOneSocket) {
+  EXPECT_THAT(errors_of_two("socket_path='/run/s'\nblk_file='/a'",
+                            "socket_path='/run/x/../s'\nblk_file='/b'"),
+              ElementsAre(AllOf(StartsWith("c.toml:4:1: "), HasSubstr("socket_path '/run/s'"))));
+}
+
+TEST(ConfigFile, RefusesTwoDevicesOnOneFd) {
+  EXPECT_THAT(errors_of_two("fd=3\nblk_file='/a'", "fd=3\nblk_file='/b'"),
+              ElementsAre(HasSubstr("fd '3'")));
+}
+
+TEST(ConfigFile, RefusesTwoDevicesWithOneImage) {
+  EXPECT_THAT(errors_of_two("fd=3\nname='a'\nblk_file='/a'\nread_only=true",
+                            "fd=4\nname='b'\nblk_file='/./a'"),
+              ElementsAre(HasSubstr("blk_file '/a'")));
+}
+
+TEST(ConfigFile, LetsReadersShareAnImage) {
+  EXPECT_THAT(errors_of_two("fd=3\nname='a'\nblk_file='/a'\nread_only=true",
+                            "fd=4\nname='b'\nblk_file='/a'\nread_only=true"),
+              ElementsAre());
+}
+
+TEST(ConfigFile, RefusesTwoDevicesWithOneNameEvenWhereItWasNotChosen) {
+  EXPECT_THAT(errors_of_two("fd=3\nblk_file='/a/disk.img'", "fd=4\nblk_file='/b/disk.img'"),
+              ElementsAre(AllOf(HasSubstr("name 'disk'"), HasSubstr("name = "))));
+}
+
+TEST(ConfigFile, LimitsTheNumberOfDevices) {
+  std::string text;
+  for (int i = 0; i < 1025; ++i) {
+    const std::string n = std::to_string(i);
+    text += "[[device]]\nsocket_path='/s" + n + "'\nblk_file='/d" + n + "'\n";
+  }
+  EXPECT_THAT(errors_of(text), ElementsAre(HasSubstr("at most 1024 devices")));
+}
+
+}  // namespace
+}  // namespace broker

@@ -1,0 +1,66 @@
+#include "broker/posture_probe.h"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+
+namespace broker {
+namespace {
+
+using common::Layer;
+using State = common::LayerResult::State;
+
+common::LayerResults all_enforced() {
+  common::LayerResults results{};
+  results.fill({State::kEnforced, 0, 0});
+  return results;
+}
+
+common::LayerResult& at(common::LayerResults& results, Layer layer) {
+  return results[static_cast<std::size_t>(layer)];
+}
+
+TEST(PostureSummary, IsShortWhereAllHolds) {
+  EXPECT_EQ(posture_summary(all_enforced()), "posture: 18 of 18 layers enforced");
+}
+
+TEST(PostureSummary, NamesWhatIsMissingAndWhy) {
+  auto results = all_enforced();
+  at(results, Layer::kOwnUid) = {State::kDegraded, 0, 0};
+  at(results, Layer::kMseal) = {State::kAbsent, 0, ENOSYS};
+  at(results, Layer::kLandlock) = {State::kAbsent, 0, 0};
+  EXPECT_EQ(posture_summary(results),
+            "posture: 15 of 18 layers enforced; degraded: own uid; absent: landlock, mseal "
+            "(Function not implemented)");
+}
+
+TEST(PostureSummary, SilenceIsNotALayer) {
+  auto results = all_enforced();
+  at(results, Layer::kSeccomp) = {};
+  EXPECT_EQ(posture_summary(results), "posture: 17 of 18 layers enforced; absent: seccomp");
+}
+
+TEST(PostureSummary, NumberThatIsNoStateIsNotALayer) {
+  auto results = all_enforced();
+  at(results, Layer::kSeccomp) = {static_cast<State>(77), 0, 0};
+  EXPECT_EQ(posture_summary(results), "posture: 17 of 18 layers enforced; absent: seccomp");
+}
+
+TEST(MissingForStrict, ListsEachLayerNotOnlyTheFirst) {
+  auto results = all_enforced();
+  at(results, Layer::kNetNamespace) = {State::kAbsent, 0, EPERM};
+  at(results, Layer::kOwnUid) = {State::kDegraded, 0, 0};
+  EXPECT_EQ(missing_for_strict(results),
+            (std::vector<std::string>{"net namespace is absent (Operation not permitted)",
+                                      "own uid is degraded"}));
+}
+
+TEST(MissingForStrict, DoesNotAskForWhatKernelsMostlyHaveNot) {
+  auto results = all_enforced();
+  at(results, Layer::kMseal) = {State::kAbsent, 0, ENOSYS};
+  at(results, Layer::kMdwe) = {State::kAbsent, 0, EINVAL};
+  EXPECT_TRUE(missing_for_strict(results).empty());
+}
+
+}  // namespace
+}  // namespace broker

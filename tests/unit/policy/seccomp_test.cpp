@@ -1,0 +1,207 @@
+// Each real profile's filter, run in user space against its table: for every number, architecture,
+// and for arguments that are just not those of the table.
+#include "policy/seccomp.h"
+
+#include <gtest/gtest.h>
+#include <linux/audit.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <vector>
+
+#include "policy/sanitizer.h"
+#include "policy/session.h"
+#include "policy/worker_blk.h"
+#include "tests/escape/bpf_evaluator.h"
+
+namespace policy {
+namespace {
+
+using common::ipc::FilterInstruction;
+using Arguments = std::array<std::uint64_t, 6>;
+
+constexpr std::uint32_t kNumbers = 1024;
+constexpr std::uint32_t kX32 = 0x40000000;
+
+const Profile* const kProfiles[] = {&kSession, &kWorkerBlkUring, &kWorkerBlkFallback,
+                                    &kWorkerBlkFallbackDirect};
+
+bool fits(const ArgLimit& limit, const Arguments& arguments) {
+  const std::uint64_t value = arguments[limit.index];
+  switch (limit.test) {
+    case ArgLimit::Test::kAny:
+      return true;
+    case ArgLimit::Test::kEquals:
+      return value == limit.value;
+    case ArgLimit::Test::kMaskedEquals:
+      return (value & limit.mask) == limit.value;
+    case ArgLimit::Test::kAtMost:
+      return value <= limit.value;
+  }
+  return false;
+}
+
+// What the table says, read as the page does and without libseccomp.
+bool table_allows(const Profile& profile, std::uint32_t number, const Arguments& arguments) {
+  const auto one_fits = [&](std::span<const SyscallRule> rules) {
+    return std::any_of(rules.begin(), rules.end(), [&](const SyscallRule& rule) {
+      return rule.number == static_cast<int>(number) &&
+             std::all_of(rule.limits.begin(), rule.limits.end(),
+                         [&](const ArgLimit& limit) { return fits(limit, arguments); });
+    });
+  };
+  return one_fits(profile.syscalls) || one_fits(kSanitizerSyscalls);
+}
+
+// Arguments that satisfy a rule, and then each argument moved a little or far.
+Arguments satisfying(const SyscallRule& rule) {
+  Arguments arguments{};
+  for (const ArgLimit& limit : rule.limits) {
+    if (limit.test != ArgLimit::Test::kAny) arguments[limit.index] = limit.value;
+  }
+  return arguments;
+}
+
+std::vector<Arguments> neighbours(const Arguments& centre) {
+  constexpr std::uint64_t kHigh = std::uint64_t{1} << 32;
+  std::vector<Arguments> all = {centre};
+  for (std::size_t i = 0; i < centre.size(); ++i) {
+    const std::uint64_t value = centre[i];
+    for (const std::uint64_t other :
+         {value + 1, value - 1, value | kHigh, value | (kHigh << 31), value ^ 1, value ^ 0x80,
+          value ^ 0x80000000U, ~value, std::uint64_t{0}, ~std::uint64_t{0}, value + 1024}) {
+      all.push_back(centre);
+      all.back()[i] = other;
+    }
+  }
+  return all;
+}
+
+class Filter : public testing::TestWithParam<const Profile*> {
+ protected:
+  void SetUp() override {
+    auto compiled = compile_filter(*GetParam());
+    ASSERT_TRUE(compiled) << compiled.error().what;
+    filter_ = *std::move(compiled);
+  }
+  [[nodiscard]] std::optional<std::uint32_t> run(std::uint32_t number, std::uint32_t arch,
+                                                 const Arguments& arguments) const {
+    seccomp_data data{};
+    data.nr = static_cast<int>(number);
+    data.arch = arch;
+    data.instruction_pointer = 0x7f0012345678;
+    std::copy(arguments.begin(), arguments.end(), data.args);
+    return escape::evaluate(filter_, data);
+  }
+  void expect_as_the_table(std::uint32_t number, const Arguments& arguments) const {
+    const std::uint32_t expected =
+        table_allows(*GetParam(), number, arguments) ? SECCOMP_RET_ALLOW : SECCOMP_RET_KILL_PROCESS;
+    ASSERT_EQ(run(number, AUDIT_ARCH_X86_64, arguments), expected)
+        << syscall_name(static_cast<int>(number)) << testing::PrintToString(arguments);
+  }
+  std::vector<FilterInstruction> filter_;
+};
+
+TEST_P(Filter, AgreesWithTheTableForEveryNumber) {
+  for (std::uint32_t number = 0; number < kNumbers; ++number) expect_as_the_table(number, {});
+}
+
+TEST_P(Filter, AgreesWithTheTableForEveryNumberWithLargeArguments) {
+  constexpr std::uint64_t kAll = ~std::uint64_t{0};
+  for (std::uint32_t number = 0; number < kNumbers; ++number) {
+    expect_as_the_table(number, {kAll, kAll, kAll, kAll, kAll, kAll});
+  }
+}
+
+TEST_P(Filter, AgreesWithTheTableAroundEachRule) {
+  for (const SyscallRule& rule : GetParam()->syscalls) {
+    const auto number = static_cast<std::uint32_t>(rule.number);
+    ASSERT_TRUE(table_allows(*GetParam(), number, satisfying(rule)));
+    for (const Arguments& arguments : neighbours(satisfying(rule))) {
+      expect_as_the_table(number, arguments);
+    }
+  }
+}
+
+TEST_P(Filter, KillsEveryCallOfTheX32Table) {
+  for (std::uint32_t number = 0; number < kNumbers; ++number) {
+    ASSERT_EQ(run(number | kX32, AUDIT_ARCH_X86_64, {}), SECCOMP_RET_KILL_PROCESS) << number;
+  }
+}
+
+TEST_P(Filter, KillsEveryCallOfForeignArchitectures) {
+  for (const auto arch : std::initializer_list<std::uint32_t>{AUDIT_ARCH_I386, AUDIT_ARCH_AARCH64,
+                                                              AUDIT_ARCH_ARM, 0}) {
+    for (std::uint32_t number = 0; number < kNumbers; ++number) {
+      ASSERT_EQ(run(number, arch, {}), SECCOMP_RET_KILL_PROCESS) << number;
+    }
+  }
+}
+
+TEST_P(Filter, KillsNumbersThatNoTableHas) {
+  for (const std::uint32_t number : {0x3fffffffU, 0x7fffffffU, 0x80000000U, 0xffffffffU}) {
+    ASSERT_EQ(run(number, AUDIT_ARCH_X86_64, {}), SECCOMP_RET_KILL_PROCESS) << number;
+  }
+}
+
+TEST_P(Filter, FitsIntoTheOrder) {
+  EXPECT_GT(filter_.size(), 4U);
+  EXPECT_LE(filter_.size(), common::ipc::kFilterInstructionsMax);
+}
+
+INSTANTIATE_TEST_SUITE_P(OfEachProfile, Filter, testing::ValuesIn(kProfiles), [](const auto& each) {
+  std::string name(each.param->name);
+  std::replace_if(
+      name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) == 0; }, '_');
+  return name;
+});
+
+TEST(Profiles, KeepTheirPromisedLengths) {
+  const auto different = [](const Profile& profile) {
+    std::vector<int> numbers;
+    for (const SyscallRule& rule : profile.syscalls) numbers.push_back(rule.number);
+    std::sort(numbers.begin(), numbers.end());
+    return std::unique(numbers.begin(), numbers.end()) - numbers.begin();
+  };
+  EXPECT_EQ(different(kWorkerBlkUring), 2);
+  EXPECT_LE(different(kWorkerBlkFallback), 9);
+  EXPECT_LE(different(kWorkerBlkFallbackDirect), 9);
+  EXPECT_LE(different(kSession), 8);
+}
+
+TEST(CompileFilter, RefusesARuleWithAnArgumentThatDoesNotExist) {
+  constexpr SyscallRule kRules[] = {{SYS_close, {arg_is(6, 1)}, "nobody"}};
+  const auto filter = compile_filter({.name = "wrong",
+                                      .may = "",
+                                      .must_never = "",
+                                      .syscalls = kRules,
+                                      .uring_opcodes = {},
+                                      .descriptors = {}});
+  ASSERT_FALSE(filter);
+  EXPECT_EQ(filter.error().os_errno, EINVAL);
+}
+
+TEST(CompileFilter, RefusesAFilterThatIsTooLong) {
+  std::vector<SyscallRule> rules;
+  for (std::uint64_t i = 0; i < 300; ++i) rules.push_back({SYS_dup, {arg_is(0, i)}, "nobody"});
+  const auto filter = compile_filter({.name = "long",
+                                      .may = "",
+                                      .must_never = "",
+                                      .syscalls = rules,
+                                      .uring_opcodes = {},
+                                      .descriptors = {}});
+  ASSERT_FALSE(filter);
+  EXPECT_EQ(filter.error().os_errno, ENOSPC);
+}
+
+TEST(SyscallName, KnowsThisArchitecture) {
+  EXPECT_EQ(syscall_name(SYS_openat), "openat");
+  EXPECT_EQ(syscall_name(SYS_io_uring_enter), "io_uring_enter");
+  EXPECT_EQ(syscall_name(999), "unknown");
+  EXPECT_EQ(syscall_name(-1), "unknown");
+}
+
+}  // namespace
+}  // namespace policy

@@ -1,0 +1,47 @@
+#include "worker/poller.h"
+
+#include <gtest/gtest.h>
+
+namespace {
+
+using worker::Poller;
+
+constexpr std::uint32_t kTicksPerUs = 10;
+
+TEST(Poller, DoesNotPollUnlessAsked) {
+  Poller poller(0, kTicksPerUs);
+  poller.slept(0);
+  poller.hit();
+  EXPECT_EQ(poller.window(), 0U);
+}
+
+TEST(Poller, StartsWithTheLongestPoll) { EXPECT_EQ(Poller(50, kTicksPerUs).window(), 500U); }
+
+TEST(Poller, GivesUpWhenTheGuestStaysAway) {
+  Poller poller(50, kTicksPerUs);
+  for (int i = 0; i < 4; ++i) poller.slept(1'000'000);
+  EXPECT_EQ(poller.window(), 0U);
+}
+
+TEST(Poller, ComesBackWhenPollingWouldHavePaid) {
+  Poller poller(50, kTicksPerUs);
+  for (int i = 0; i < 4; ++i) poller.slept(1'000'000);
+  poller.slept(300);
+  EXPECT_EQ(poller.window(), 40U);
+  poller.hit();
+  EXPECT_EQ(poller.window(), 80U);
+}
+
+TEST(Poller, NeverPollsLongerThanAllowed) {
+  Poller poller(50, kTicksPerUs);
+  for (int i = 0; i < 10; ++i) poller.hit();
+  EXPECT_EQ(poller.window(), 500U);
+}
+
+TEST(Poller, KeepsToALimitThatIsShorterThanItsShortestWindow) {
+  Poller poller(1, kTicksPerUs);
+  poller.hit();
+  EXPECT_EQ(poller.window(), 10U);
+}
+
+}  // namespace
