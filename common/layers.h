@@ -54,9 +54,18 @@ static_assert(sizeof(LayerResult) == 4);
 using LayerResults = std::array<LayerResult, kLayerCount>;
 
 // mseal and mdwe are newer than the kernels most hosts run, and add to what seccomp refuses anyway:
-// strict does not ask for them where the kernel does not know them (ENOSYS, EINVAL).
+// strict does not ask for them.
 [[nodiscard]] constexpr bool strict_requires(Layer layer) noexcept {
   return layer != Layer::kMseal && layer != Layer::kMdwe;
+}
+
+// Whether strict is content with what became of a layer. An older Landlock (Debian 12's kernel has
+// ABI 2) denies every file but knows no network and no scopes: namespaces refuse those too, so the
+// posture says degraded, and strict goes on.
+[[nodiscard]] constexpr bool strict_accepts(Layer layer, LayerResult result) noexcept {
+  if (!strict_requires(layer) || result.state == LayerResult::State::kEnforced) return true;
+  return layer == Layer::kLandlock && result.state == LayerResult::State::kDegraded &&
+         result.detail != 0;
 }
 
 }  // namespace common

@@ -217,7 +217,7 @@ int seal_object(dl_phdr_info* object, std::size_t, void* os_errno) {
 bool below_strict(const LayerResults& results, Layer& which) noexcept {
   for (std::size_t i = 0; i < results.size(); ++i) {
     const auto layer = static_cast<Layer>(i);
-    if (common::strict_requires(layer) && results[i].state != State::kEnforced) {
+    if (!common::strict_accepts(layer, results[i])) {
       which = layer;
       return true;
     }

@@ -151,6 +151,38 @@ TEST_P(Running, CallCounterThatIsFullStopsNothing) {
   expect_serves(queue());
 }
 
+// A VMM whose call eventfd blocks when it is full: the bell cannot be rung, and nobody else waits.
+TEST_P(Running, BlockingCallThatIsFullHoldsUpNobodyElse) {
+  start({.queues = 2, .acks = false});
+  const common::Fd full(::eventfd(0, EFD_CLOEXEC));
+  const std::uint64_t most = 0xfffffffffffffffe;
+  ASSERT_EQ(::write(full.ref().number, &most, sizeof(most)), static_cast<ssize_t>(sizeof(most)));
+  vhost().set_vring_fd(VhostRequest::kSetVringCall, 0, full.ref());
+  for (int i = 0; i < 4; ++i) {
+    offer_read(queue(0), 8);
+    (void)queue(0).driver().enable_interrupts();
+    queue(0).kick();
+  }
+  VerifiedLoad other(queue(1), {.first_sector = 4096});
+  other.expect_progress();
+  other.stop();
+  client_.reset();
+  expect_serves(host_.connect()->queue());
+}
+
+TEST_P(Running, PolledRingStopsWhenItIsAskedTo) {
+  start();
+  EXPECT_EQ(client_->stop_ring(0), 0U);
+  client_->describe_ring(0, 0);
+  vhost().set_vring_fd(VhostRequest::kSetVringKick, 0, common::FdRef{});
+  client_->give_call(0);
+  client_->enable(0, true);
+  offer_read(queue(), 8);
+  expect_read_answered(queue(), 8);
+  EXPECT_EQ(client_->stop_ring(0), 1U);
+  EXPECT_TRUE(host_.workers().empty());
+}
+
 // --- pausing and stopping ------------------------------------------------------------------------
 
 TEST_P(RunningOnDisk, PauseAndResumeByEnableUnderLoadLosesNothing) {
@@ -425,6 +457,28 @@ TEST_P(RunningOnDisk, SigtermDrainsAndEndsEverything) {
   for (const pid_t pid : tree) EXPECT_TRUE(fakes::wait_gone(pid));
   EXPECT_NE(::access(host_.socket().c_str(), F_OK), 0);
   load.abandon();
+}
+
+TEST_P(Running, BrokerThatIsStartedAgainAtOnceServesTheSameDisk) {
+  for (int round = 0; round < 3; ++round) {
+    start();
+    VerifiedLoad load(queue(), {});
+    load.expect_progress(20);
+    host_.broker().signal(SIGTERM);
+    EXPECT_EQ(host_.broker().wait_exit(), 0);
+    load.abandon();
+  }
+}
+
+TEST_P(Running, BrokerThatIsStartedAgainAfterItWasKilledServesTheSameDisk) {
+  start();
+  VerifiedLoad load(queue(), {});
+  load.expect_progress(20);
+  host_.broker().signal(SIGKILL);
+  (void)host_.broker().wait_exit();
+  load.abandon();
+  start();
+  expect_serves(queue(), 4096);
 }
 
 TEST_P(Running, SigintEndsItToo) {

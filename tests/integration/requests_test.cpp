@@ -110,6 +110,22 @@ TEST_P(Requests, BufferAtOffsetOneInItsPageIsReadAndWritten) {
   EXPECT_TRUE(is_pattern(read_image(host_.image(), 600, 12288), 600, 5));
 }
 
+// CVE-2018-1059: two regions that touch for the guest are not neighbours for us.
+TEST_P(Requests, BufferAcrossTwoRegionsIsReadAndWritten) {
+  start();
+  constexpr std::uint64_t kEnd = BlkClient::kSpareAddr + BlkClient::kSpareBytes;
+  fakes::VmMemory next;
+  next.add({.guest_addr = kEnd, .bytes = 1 << 20});
+  client_->vhost().add_mem_reg(next.regions()[0], next.file(0));
+  const BlkSegment across{kEnd - 5000, 12288};
+  ASSERT_EQ(queue().perform(RequestType::kIn, 800, {&across, 1}, true).status, kOk);
+  const std::vector<std::byte> whole = pattern(800, 12288);
+  EXPECT_TRUE(std::ranges::equal(guest(kEnd - 5000, 5000), std::span(whole).first(5000)));
+  EXPECT_TRUE(std::ranges::equal(next.span(kEnd, 7288), std::span(whole).subspan(5000)));
+  ASSERT_EQ(queue().perform(RequestType::kOut, 1600, {&across, 1}, false).status, kOk);
+  EXPECT_TRUE(is_pattern(read_image(host_.image(), 1600, 12288), 800));
+}
+
 TEST_P(Requests, SegmentsThatAreNoWholeSectorsMakeAWholeRequest) {
   start();
   const std::vector<std::byte> data = pattern(700, 4096, 6);

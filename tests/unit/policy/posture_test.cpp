@@ -169,6 +169,14 @@ TEST(BelowStrict, DoesNotAskForWhatNewKernelsAloneHave) {
   EXPECT_FALSE(below_strict(results, missing));
 }
 
+TEST(BelowStrict, IsContentWithTheLandlockOfAnOlderKernel) {
+  common::LayerResults results{};
+  results.fill({LayerResult::State::kEnforced, 0, 0});
+  results[static_cast<std::size_t>(Layer::kLandlock)] = {LayerResult::State::kDegraded, 2, 0};
+  Layer missing{};
+  EXPECT_FALSE(below_strict(results, missing));
+}
+
 TEST(BelowStrict, TakesALayerThatNobodyTriedForMissing) {
   Layer missing{};
   EXPECT_TRUE(below_strict({}, missing));
