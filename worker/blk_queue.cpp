@@ -24,11 +24,6 @@ using common::ipc::WorkerFault;
 // the turn's system call does not count.
 constexpr std::uint32_t kTurnRequestsMax = 16;
 
-// How many completions are worth waking up for. One: a guest may be waiting for just that request
-// (a polling guest does not say so in used_event), and while a batch is on its way the completions
-// that gather during a wake-up are answered together anyway.
-constexpr std::uint32_t kWaitFor = 1;
-
 Counter counter_of(std::uint32_t type) noexcept {
   switch (static_cast<RequestType>(type)) {
     case RequestType::kIn:
@@ -139,7 +134,7 @@ WorkerExit BlkQueue::State::run() noexcept {
   }
   // A later worker looks before it sleeps; who else might serve this ring may not.
   if (exit == WorkerExit::kStopped) (void)ring.enable_kicks();
-  const Wakeup last = engine.turn(false, kWaitFor);  // The bell may still have to be rung.
+  const Wakeup last = engine.turn(false, 1);  // The bell may still have to be rung.
   return last.host_fault ? WorkerExit::kHostFault : exit;
 }
 
@@ -280,7 +275,7 @@ bool BlkQueue::State::poll() noexcept {
 
 // False where the engine has failed.
 bool BlkQueue::State::take_turn(bool sleep) noexcept {
-  const Wakeup wakeup = engine.turn(sleep, kWaitFor);
+  const Wakeup wakeup = engine.turn(sleep, transfer.worth_waking_for());
   if (sleep) {
     ring.disable_kicks();
     if (idle_since != 0) poller.slept(read_ticks() - idle_since);

@@ -61,7 +61,6 @@ void append(std::vector<std::byte>& to, std::span<const std::byte> bytes) {
 }
 
 template <typename T>
-  requires std::is_trivially_copyable_v<T>
 void append(std::vector<std::byte>& to, const T& value) {
   append(to, bytes_of(value));
 }

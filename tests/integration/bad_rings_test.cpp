@@ -31,7 +31,7 @@ constexpr std::uint64_t kOutside = 0x7000000000;
 
 // Sanitizers turn a SIGBUS into an exit of their own.
 #ifdef BULKHEAD_SANITIZER
-const std::vector<std::string> kMemoryWentAway = {"vda", "queue 0 has lost its worker"};
+const std::vector<std::string> kMemoryWentAway = {"worker vda/0", "exit code"};
 #else
 const std::vector<std::string> kMemoryWentAway = {"worker vda/0", "SIGBUS", "guest memory"};
 #endif
