@@ -80,9 +80,17 @@ common::Result<void> Connection::watch() {
 // --- what the operator, or the loop, wants -------------------------------------------------------
 
 void Connection::drain(milliseconds patience) {
-  session_is_over(patience);
-  // The session takes the end of its socket for the end of the broker, and exits.
+  draining_ = true;
   packet_watch_.reset();
+  session_is_over(patience);
+  release_session_if_drained();
+}
+
+// Only now may the VMM see its connection end: one that reconnects (QEMU) goes on from the used
+// index it finds then, and would offer again what a worker is still about to answer.
+void Connection::release_session_if_drained() {
+  if (!draining_ || !workers_.empty()) return;
+  // The session takes the end of its socket for the end of the broker, and exits.
   session_.socket.reset();
 }
 
@@ -237,6 +245,7 @@ void Connection::on_worker_ended(std::uint32_t queue, const WorkerEnd& end) {
   services_.loop.post([dead = std::shared_ptr<Worker>(std::move(found->second))] {});
   workers_.erase(found);
   if (!ending_) answer_ended(queue, end);
+  release_session_if_drained();
   finish_if_empty();
 }
 
@@ -248,7 +257,9 @@ void Connection::session_is_over(milliseconds patience) {
     patience_timer_.reset();
     return;
   }
-  patience_timer_ = services_.loop.after(std::min(patience, kExitPatience), [this] {
+  // Told to drain, it ends after its workers; else they are not waited for.
+  const milliseconds session_patience = draining_ ? patience : std::min(patience, kExitPatience);
+  patience_timer_ = services_.loop.after(session_patience, [this] {
     log_.warn("the session of " + visitor_name_ + " does not end by itself; it is killed");
     killed_because_ = "it does not end by itself";
     kill_child(session_.child.pidfd.ref());

@@ -94,6 +94,7 @@ class Connection final : private SessionRequests {
   void on_worker_ended(std::uint32_t queue, const WorkerEnd& end);
   void session_is_over(std::chrono::milliseconds patience);
   void hang_up(const std::string& complaint);
+  void release_session_if_drained();
   void finish_if_empty();
   void log_session_end(const Death& death);
 
@@ -111,7 +112,8 @@ class Connection final : private SessionRequests {
   std::map<std::uint32_t, std::unique_ptr<Worker>> workers_;
   CounterTotals ended_counters_{};
 
-  bool ending_ = false;  // No packet of the session's is acted on any more.
+  bool draining_ = false;  // By the operator: the VMM is told last.
+  bool ending_ = false;    // No packet of the session's is acted on any more.
   bool session_reaped_ = false;
   bool finished_ = false;
   std::string killed_because_;

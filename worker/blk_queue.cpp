@@ -22,7 +22,11 @@ using common::ipc::WorkerFault;
 // How many chains one turn takes before it submits them and answers what has completed: few enough
 // that the guest works on the first answers while we work on the next requests, many enough that
 // the turn's system call does not count.
-constexpr std::uint32_t kTurnRequestsMax = 16;
+constexpr std::uint32_t kTurnRequestsMax = 10;
+
+// How long linger() looks, and after how many requests without a sleep.
+constexpr std::uint32_t kLingerUs = 20;
+constexpr std::uint32_t kBurstRequests = 16;
 
 Counter counter_of(std::uint32_t type) noexcept {
   switch (static_cast<RequestType>(type)) {
@@ -60,7 +64,8 @@ struct BlkQueue::State {
         reader(memory, ring.descriptors(), ring.size(),
                (parts.ring.features & common::kFeatureIndirectDesc) != 0, scratch),
         transfer(device, ring.size(), engine, status),
-        poller(parts.device.poll_us, parts.device.tsc_per_us) {}
+        poller(parts.device.poll_us, parts.device.tsc_per_us),
+        linger_ticks(std::uint64_t{kLingerUs} * parts.device.tsc_per_us) {}
 
   // What accepting did to the ring.
   struct Accepted {
@@ -73,8 +78,11 @@ struct BlkQueue::State {
   [[nodiscard]] bool answer_completed() noexcept;
   [[nodiscard]] Accepted accept_available() noexcept;
   [[nodiscard]] bool accept_one(Accepted& accepted) noexcept;
-  void publish() noexcept;
+  enum class Bell : std::uint8_t { kWhenWorthIt, kNow };
+  void publish(Bell bell) noexcept;
+  [[nodiscard]] bool bell_is_worth_it() const noexcept;
   [[nodiscard]] bool may_sleep(bool answered, const Accepted& accepted) noexcept;
+  [[nodiscard]] bool linger() noexcept;
   [[nodiscard]] bool poll() noexcept;
   [[nodiscard]] bool take_turn(bool sleep) noexcept;
   void answer(std::uint16_t head, const iovec& status_byte, const iovec& in_first,
@@ -98,6 +106,8 @@ struct BlkQueue::State {
   bool quick_asked = false;  // The last turn was to find that out.
   WorkerExit exit = WorkerExit::kStopped;
   std::uint32_t sleeps = 0;
+  std::uint32_t burst = 0;  // Requests taken since the last look around, or sleep.
+  std::uint64_t linger_ticks = 0;
   std::uint64_t idle_since = 0;  // Ticks; when polling, since the last work.
   std::uint64_t system_calls = 0;
 
@@ -127,11 +137,16 @@ WorkerExit BlkQueue::State::run() noexcept {
   if (ring.begin()) ring_bell();
   for (;;) {
     const bool answered = answer_completed();
+    // Before the next requests are taken, so that the bell goes out ahead of them.
+    publish(Bell::kWhenWorthIt);
     const Accepted accepted = taking ? accept_available() : Accepted{};
-    publish();
+    publish(Bell::kWhenWorthIt);
     if (!taking && transfer.in_flight() == 0) break;
-    if (!take_turn(may_sleep(answered, accepted))) return WorkerExit::kHostFault;
+    const bool sleep = may_sleep(answered, accepted);
+    if (sleep) publish(Bell::kNow);
+    if (!take_turn(sleep)) return WorkerExit::kHostFault;
   }
+  publish(Bell::kNow);
   // A later worker looks before it sleeps; who else might serve this ring may not.
   if (exit == WorkerExit::kStopped) (void)ring.enable_kicks();
   const Wakeup last = engine.turn(false, 1);  // The bell may still have to be rung.
@@ -205,6 +220,7 @@ bool BlkQueue::State::accept_one(Accepted& accepted) noexcept {
     if (transfer.begin(tag)) answer_slot(tag);
   }
   ring.take();
+  ++burst;
   status.add(counter_of(parsed.type), 1);
   return true;
 }
@@ -216,11 +232,23 @@ void BlkQueue::State::stop_for(const RingFault& fault) noexcept {
   taking = false;
 }
 
-void BlkQueue::State::publish() noexcept {
+// A bell costs us some microseconds and the guest a wake-up of 20. Rung for the first answers of a
+// batch it would have to be rung again for the rest; rung with the last, guest and worker would
+// only take turns. So: when more than half of what is on its way is answered, and the rest keeps us
+// busy until the guest has woken up. Before we sleep the guest is told in any case.
+bool BlkQueue::State::bell_is_worth_it() const noexcept {
+  const std::uint32_t answered = ring.uncalled();
+  const std::uint32_t to_come = transfer.in_flight() + ring.waiting();
+  return answered * 8 >= (answered + to_come) * 5;
+}
+
+void BlkQueue::State::publish(Bell bell) noexcept {
   // In this order: who sees the answers must not see an index that is behind them.
   status.next_avail.store(ring.next_avail(), std::memory_order_relaxed);
   status.in_flight.store(transfer.in_flight(), std::memory_order_relaxed);
-  switch (ring.publish()) {
+  (void)ring.show_used();
+  if (bell == Bell::kWhenWorthIt && !bell_is_worth_it()) return;
+  switch (ring.take_call()) {
     case SplitRing::Publish::kNothing:
       return;
     case SplitRing::Publish::kQuiet:
@@ -251,13 +279,42 @@ bool BlkQueue::State::may_sleep(bool answered, const Accepted& accepted) noexcep
     quick_asked = true;
     return false;
   }
-  if (poller.window() != 0 && poll()) return false;
+  if (poller.window() != 0) {
+    if (ring.uncalled() != 0) {  // Nobody is kept waiting while we only look.
+      publish(Bell::kNow);
+      return false;
+    }
+    if (poll()) return false;
+  } else if (linger()) {
+    return false;
+  }
   // With no room for the next chain a kick would tell us nothing.
   if (!blocked && ring.enable_kicks()) {
     ring.disable_kicks();
     return false;
   }
   return true;
+}
+
+// After a burst that is answered already the guest is just waking up and will most likely offer the
+// next one: that is worth a look of less than a wake-up takes, once for each burst. True where
+// there is something to do first, or something came. An idle guest, or one with few requests at a
+// time, never gets here.
+bool BlkQueue::State::linger() noexcept {
+  if (burst < kBurstRequests || linger_ticks == 0 || transfer.in_flight() != 0) return false;
+  if (ring.uncalled() != 0) {
+    publish(Bell::kNow);
+    return true;
+  }
+  burst = 0;
+  const std::uint64_t since = read_ticks();
+  while (read_ticks() - since < linger_ticks) {
+    if (ring.has_new() || engine.ready()) {
+      return true;
+    }
+    relax_cpu();
+  }
+  return false;
 }
 
 // True if something came.
@@ -277,6 +334,7 @@ bool BlkQueue::State::poll() noexcept {
 bool BlkQueue::State::take_turn(bool sleep) noexcept {
   const Wakeup wakeup = engine.turn(sleep, transfer.worth_waking_for());
   if (sleep) {
+    burst = 0;
     ring.disable_kicks();
     if (idle_since != 0) poller.slept(read_ticks() - idle_since);
     // What sleeps does not learn whether it had to: ask now and then.

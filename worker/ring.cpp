@@ -1,5 +1,7 @@
 #include "worker/ring.h"
 
+#include <utility>
+
 #include "common/checked.h"
 #include "common/virtqueue_wire.h"
 
@@ -63,7 +65,7 @@ common::Result<SplitRing, RingFault> SplitRing::create(
 bool SplitRing::begin() noexcept {
   // The only time that we believe this index: the front-end gives us the avail side only, and what
   // served this ring before us left its count here. A guest that lies confuses itself.
-  next_used_ = published_used_ = used_.load16(common::kUsedIdxOffset);
+  next_used_ = published_used_ = decided_used_ = used_.load16(common::kUsedIdxOffset);
   kicks_enabled_ = true;
   disable_kicks();
   return next_used_ != 0 || next_avail_ != 0;
@@ -107,11 +109,16 @@ void SplitRing::add_used(std::uint16_t head, std::uint32_t written) noexcept {
   ++next_used_;
 }
 
-SplitRing::Publish SplitRing::publish() noexcept {
-  if (next_used_ == published_used_) return Publish::kNothing;
-  const std::uint16_t before = published_used_;
+bool SplitRing::show_used() noexcept {
+  if (next_used_ == published_used_) return false;
   published_used_ = next_used_;
   used_.store16_release(common::kUsedIdxOffset, published_used_);
+  return true;
+}
+
+SplitRing::Publish SplitRing::take_call() noexcept {
+  if (decided_used_ == published_used_) return Publish::kNothing;
+  const std::uint16_t before = std::exchange(decided_used_, published_used_);
   return wants_call(before, published_used_) ? Publish::kCall : Publish::kQuiet;
 }
 

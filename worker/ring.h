@@ -49,9 +49,24 @@ class SplitRing {
   // Answers a chain; the guest sees it with the next publish(). `written`: see 2.7.8, len.
   void add_used(std::uint16_t head, std::uint32_t written) noexcept;
 
+  // Shows the guest all answers so far. False if there were none since the last time.
+  bool show_used() noexcept;
+  // How many of the answers shown have not been decided about by take_call() yet.
+  [[nodiscard]] std::uint16_t uncalled() const noexcept {
+    return static_cast<std::uint16_t>(published_used_ - decided_used_);
+  }
+  // Whether the guest wants an interrupt for those; kNothing where there are none.
   enum class Publish : std::uint8_t { kNothing, kQuiet, kCall };
-  // Shows the guest all answers at once. kCall: it wants an interrupt for them.
-  [[nodiscard]] Publish publish() noexcept;
+  [[nodiscard]] Publish take_call() noexcept;
+  // Both at once.
+  [[nodiscard]] Publish publish() noexcept {
+    (void)show_used();
+    return take_call();
+  }
+  // How many chains the guest has offered, as far as we have looked, that are not taken yet.
+  [[nodiscard]] std::uint16_t waiting() const noexcept {
+    return static_cast<std::uint16_t>(seen_avail_ - next_avail_);
+  }
 
   // The guest need not kick: we look at the ring anyway.
   void disable_kicks() noexcept;
@@ -84,6 +99,7 @@ class SplitRing {
   std::uint16_t seen_avail_ = 0;      // avail.idx when we last loaded it, checked.
   std::uint16_t next_used_ = 0;       // Where the next answer goes.
   std::uint16_t published_used_ = 0;  // used.idx as the guest sees it.
+  std::uint16_t decided_used_ = 0;    // used.idx when take_call() looked last.
   RingFault fault_;
 };
 

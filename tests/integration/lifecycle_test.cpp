@@ -1,4 +1,5 @@
 // Starting, pausing, stopping and losing queues, memory and processes while a guest works.
+// Long because each of these is short, and they are read side by side.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -276,8 +277,8 @@ TEST_P(Running, CallSwappedWhileARequestIsDoneIsRung) {
   }
 }
 
-TEST_P(Running, SwapOfTheCallKeepsTheWorker) {
-  if (std::string(GetParam().engine) != "io_uring") GTEST_SKIP() << "the fallback is replaced";
+// A sealed io_uring worker is given the new eventfd by the broker; the fallback is replaced.
+TEST_P(Running, SwapOfTheCallKeepsTheWorkerWhereItsRingTakesTheNewOne) {
   start();
   expect_serves(queue());
   const std::vector<pid_t> before = host_.workers();
@@ -286,7 +287,7 @@ TEST_P(Running, SwapOfTheCallKeepsTheWorker) {
     queue().doorbell().drop_old();
   }
   expect_serves(queue());
-  EXPECT_EQ(host_.workers(), before);
+  EXPECT_EQ(host_.workers() == before, std::string(GetParam().engine) == "io_uring");
 }
 
 TEST_P(Running, KickReplacedWhileRunningIsHeard) {

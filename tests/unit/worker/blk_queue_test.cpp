@@ -1,4 +1,5 @@
 // The loop: batches, notifications, stopping, and what a broken ring does to it.
+// Long because every reason to sleep or to wake is here, beside each other.
 #include "worker/blk_queue.h"
 
 #include <gtest/gtest.h>

@@ -231,6 +231,28 @@ TEST(SplitRing, PublishesNothingTwice) {
   EXPECT_EQ(pair.ring.publish(), Publish::kNothing);
 }
 
+TEST(SplitRing, ShowsAnswersBeforeItAsksWhetherTheyAreWorthACall) {
+  RingPair pair(with_size(8));
+  pair.answer(2);
+  EXPECT_TRUE(pair.ring.show_used());
+  EXPECT_EQ(pair.driver.used_idx(), 2);
+  EXPECT_EQ(pair.ring.uncalled(), 2U);
+  EXPECT_FALSE(pair.ring.show_used());
+}
+
+// The driver's used_event is among the first of them: what was shown in between must not hide it.
+TEST(SplitRing, DecidesAboutEverythingShownSinceItDecidedLast) {
+  RingPair pair(with_size(8));
+  pair.driver.store_used_event(0);
+  pair.answer(1);
+  EXPECT_TRUE(pair.ring.show_used());
+  pair.answer(2);
+  EXPECT_TRUE(pair.ring.show_used());
+  EXPECT_EQ(pair.ring.take_call(), Publish::kCall);
+  EXPECT_EQ(pair.ring.uncalled(), 0U);
+  EXPECT_EQ(pair.ring.take_call(), Publish::kNothing);
+}
+
 TEST(SplitRing, GoesOnWhereTheUsedRingStands) {
   RingPair pair({.queue_size = 8, .first_index = 0xffff});
   EXPECT_TRUE(pair.resumed);
