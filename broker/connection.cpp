@@ -114,6 +114,13 @@ CounterTotals Connection::counters() const {
   return sum;
 }
 
+std::uint32_t Connection::disk_os_errno() const {
+  for (const auto& [queue, worker] : workers_) {
+    if (const std::uint32_t found = worker->disk_os_errno(); found != 0) return found;
+  }
+  return ended_disk_os_errno_;
+}
+
 // --- packets of the session ----------------------------------------------------------------------
 
 void Connection::on_packets() {
@@ -241,6 +248,7 @@ void Connection::on_session_exit() {
 void Connection::on_worker_ended(std::uint32_t queue, const WorkerEnd& end) {
   const auto found = workers_.find(queue);
   add_counters(ended_counters_, found->second->counters());
+  if (found->second->disk_os_errno() != 0) ended_disk_os_errno_ = found->second->disk_os_errno();
   // Not destroyed here: this is called from its own handler.
   services_.loop.post([dead = std::shared_ptr<Worker>(std::move(found->second))] {});
   workers_.erase(found);

@@ -73,6 +73,8 @@ class Connection final : private SessionRequests {
   void list_processes(std::vector<Process>& list) const;
   // Of all workers there were.
   [[nodiscard]] CounterTotals counters() const;
+  // Why the disk failed last, where it did (Counter::kDiskErrors).
+  [[nodiscard]] std::uint32_t disk_os_errno() const;
   [[nodiscard]] std::size_t worker_count() const noexcept { return workers_.size(); }
 
  private:
@@ -111,6 +113,7 @@ class Connection final : private SessionRequests {
   SessionPeer peer_;
   std::map<std::uint32_t, std::unique_ptr<Worker>> workers_;
   CounterTotals ended_counters_{};
+  std::uint32_t ended_disk_os_errno_ = 0;
 
   bool draining_ = false;  // By the operator: the VMM is told last.
   bool ending_ = false;    // No packet of the session's is acted on any more.

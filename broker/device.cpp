@@ -59,6 +59,7 @@ void Device::serve(Visitor visitor) {
 
 void Device::on_connection_ended() {
   add_counters(past_counters_, connection_->counters());
+  if (connection_->disk_os_errno() != 0) past_disk_os_errno_ = connection_->disk_os_errno();
   // Not destroyed here: this is called from its own handler.
   services_.loop.post([dead = std::shared_ptr<Connection>(std::move(connection_))] {});
   if (!stopping_ && held_) {
@@ -111,6 +112,19 @@ std::string Device::stats_line(double seconds) {
   reported_counters_ = now;
   if (workers == 0 && delta == CounterTotals{}) return {};
   return format_stats(delta, seconds, workers);
+}
+
+std::string Device::disk_errors_line() {
+  constexpr auto kSlot = static_cast<std::size_t>(common::Counter::kDiskErrors);
+  std::uint64_t now = past_counters_[kSlot];
+  std::uint32_t os_errno = past_disk_os_errno_;
+  if (connection_) {
+    now += connection_->counters()[kSlot];
+    os_errno = connection_->disk_os_errno();
+  }
+  const std::uint64_t before = std::exchange(reported_disk_errors_, now);
+  if (now == before) return {};
+  return format_disk_errors(now - before, os_errno);
 }
 
 }  // namespace broker

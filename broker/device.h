@@ -44,6 +44,8 @@ class Device {
   // The line of --stats-interval for what has happened since the last one; empty where nobody has
   // been served.
   [[nodiscard]] std::string stats_line(double seconds);
+  // What the disk has failed at since this was asked last; empty where it has not.
+  [[nodiscard]] std::string disk_errors_line();
 
  private:
   void arrive(Visitor visitor);
@@ -60,6 +62,8 @@ class Device {
   Budget sessions_{10, 20};            // Each costs us a millisecond, which is every device's.
   CounterTotals past_counters_{};      // Of connections that are over.
   CounterTotals reported_counters_{};  // As of the last stats line.
+  std::uint64_t reported_disk_errors_ = 0;
+  std::uint32_t past_disk_os_errno_ = 0;
   bool stopping_ = false;
   bool finished_ = false;
   std::unique_ptr<Doorway> doorway_;

@@ -39,6 +39,8 @@ namespace {
 
 using std::chrono::milliseconds;
 
+// How soon an operator reads that a disk fails, and how often at most.
+constexpr milliseconds kDiskErrorsInterval{2000};
 // SIGTERM promises an end within 2 s.
 constexpr milliseconds kStopDrain{1400};
 constexpr milliseconds kStopKill{1500};
@@ -79,6 +81,7 @@ class Broker {
   void stop_if_all_finished();
   void log_postures();
   void log_stats();
+  void log_disk_errors();
 
   // What becomes a Device.
   struct Plan {
@@ -108,6 +111,7 @@ class Broker {
   bool stopping_ = false;
   std::chrono::steady_clock::time_point stats_since_;
   EventLoop::Registration stats_timer_;
+  EventLoop::Registration disk_errors_timer_;
   EventLoop::Registration kill_timer_;
   EventLoop::Registration limit_timer_;
 };
@@ -253,6 +257,7 @@ Answer<void> Broker::open_devices() {
     }
   }
   plans_.clear();
+  log_disk_errors();
   if (config_.stats_interval_s != 0) {
     stats_since_ = std::chrono::steady_clock::now();
     stats_timer_ =
@@ -297,6 +302,7 @@ void Broker::stop() {
   log_.info("", "stopping: workers finish what they have taken");
   manager_.notify("STOPPING=1");
   stats_timer_.reset();
+  disk_errors_timer_.reset();
   kill_timer_ = loop_->after(kStopKill, [this] {
     for (const auto& device : devices_) device->kill();
   });
@@ -332,6 +338,17 @@ void Broker::log_postures() {
     log_.info("", std::string_view(table).substr(begin, end - begin));
     begin = end + 1;
   }
+}
+
+// A worker cannot say anything, so it is looked at: one line per device and look at most, however
+// much fails.
+void Broker::log_disk_errors() {
+  for (const auto& device : devices_) {
+    if (const std::string line = device->disk_errors_line(); !line.empty()) {
+      log_.error(device->name(), line);
+    }
+  }
+  disk_errors_timer_ = loop_->after(kDiskErrorsInterval, [this] { log_disk_errors(); });
 }
 
 void Broker::log_stats() {

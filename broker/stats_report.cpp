@@ -1,8 +1,11 @@
 #include "broker/stats_report.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstddef>
 #include <cstdio>
+
+#include "broker/text.h"
 
 namespace broker {
 namespace {
@@ -31,6 +34,20 @@ CounterTotals counters_since(const CounterTotals& now, const CounterTotals& befo
   CounterTotals delta{};
   for (std::size_t i = 0; i < delta.size(); ++i) delta[i] = now[i] - before[i];
   return delta;
+}
+
+std::string format_disk_errors(std::uint64_t count, std::uint32_t disk_os_errno) {
+  const std::string what = std::to_string(count) + (count == 1 ? " request" : " requests") +
+                           " of the guest failed: the disk ";
+  switch (disk_os_errno) {
+    case 0:
+      return what + "has become shorter than it was when it was opened; make it as long as it was";
+    case ENOSPC:
+    case EDQUOT:
+      return what + "has no room left; free space on its file system";
+    default:
+      return what + "says: " + errno_text(static_cast<int>(disk_os_errno));
+  }
 }
 
 std::string format_stats(const CounterTotals& delta, double seconds, std::size_t workers) {

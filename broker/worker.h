@@ -72,6 +72,9 @@ class Worker {
   [[nodiscard]] pid_t pid() const noexcept { return process_.child.pid; }
   [[nodiscard]] common::LayerResults layers() const { return reported_layers(process_.page()); }
   [[nodiscard]] CounterTotals counters() const { return read_counters(process_.page()); }
+  [[nodiscard]] std::uint32_t disk_os_errno() const {
+    return process_.page().disk_os_errno.load(std::memory_order_relaxed);
+  }
 
  private:
   struct Swap {

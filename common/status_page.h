@@ -46,6 +46,7 @@ enum class Counter : std::uint8_t {
   kTurns,            // Passes of the loop.
   kSystemCalls,      // By the engine's own count.
   kBounced,          // Requests that went through an aligned copy (O_DIRECT).
+  kDiskErrors,       // Requests that the disk failed: not those that the guest asked wrongly.
   kCount,
 };
 inline constexpr std::size_t kCounterCount = static_cast<std::size_t>(Counter::kCount);
@@ -60,6 +61,7 @@ struct alignas(64) StatusPage {
   // The next avail index the device would take: what GET_VRING_BASE answers once it has drained.
   std::atomic<std::uint32_t> next_avail;
   std::atomic<std::uint32_t> in_flight;
+  std::atomic<std::uint32_t> disk_os_errno;  // Of the last kDiskErrors; 0: the disk has shrunk.
   std::array<std::atomic<std::uint32_t>, kLayerCount> layers;  // LayerResult, bit for bit.
   alignas(64) std::array<std::atomic<std::uint64_t>, kCounterCount> counters;
 

@@ -143,6 +143,15 @@ bool BlkTransfer::complete(std::uint32_t tag, std::int32_t result) noexcept {
   __builtin_trap();
 }
 
+// The disk's fault, which its operator should hear of. EFAULT is the guest's: its memory has gone.
+bool BlkTransfer::fail(Request& request, std::int32_t result) noexcept {
+  if (result != -EFAULT) {
+    status_.disk_os_errno.store(static_cast<std::uint32_t>(-result), std::memory_order_relaxed);
+    status_.add(common::Counter::kDiskErrors, 1);
+  }
+  return finish(request, Status::kIoError);
+}
+
 bool BlkTransfer::finish(Request& request, Status status) noexcept {
   request.status = status;
   give_buffer_back(request);
@@ -184,7 +193,7 @@ bool BlkTransfer::flush_done(Request& request, std::uint32_t tag, std::int32_t r
   }
   if (result >= 0) return finish(request, Status::kOk);
   const bool unsupported = result == -EOPNOTSUPP || result == -ENOSYS;
-  return finish(request, unsupported ? Status::kUnsupported : Status::kIoError);
+  return unsupported ? finish(request, Status::kUnsupported) : fail(request, result);
 }
 
 // --- reads and writes -------------------------------------------------------------------------
@@ -275,7 +284,7 @@ bool BlkTransfer::piece_done(Request& request, std::uint32_t tag, std::int32_t r
       status_.add(common::Counter::kBounced, 1);
       return start_piece(request, tag);
     }
-    return finish(request, Status::kIoError);  // 0: the disk has become shorter than it was.
+    return fail(request, result);  // 0: the disk has become shorter than it was.
   }
   const auto moved = static_cast<std::uint32_t>(result);
   common::verify(moved <= request.bytes_left);
@@ -378,7 +387,7 @@ bool BlkTransfer::range_done(Request& request, std::uint32_t tag, std::int32_t r
     case Step::kZeroRange:
       return result < 0 ? range_refused(request, tag, result) : next_range(request, tag);
     case Step::kWriteZeros: {
-      if (result <= 0) return finish(request, Status::kIoError);
+      if (result <= 0) return fail(request, result);
       const ByteRange& range = range_lists_[request.range_list].ranges[request.range];
       const auto moved = static_cast<std::uint32_t>(result);
       common::verify(moved <= range.bytes - request.range_done);
@@ -388,14 +397,14 @@ bool BlkTransfer::range_done(Request& request, std::uint32_t tag, std::int32_t r
                                               : next_range(request, tag);
     }
     case Step::kSync:
-      return finish(request, result < 0 ? Status::kIoError : Status::kOk);
+      return result < 0 ? fail(request, result) : finish(request, Status::kOk);
   }
   __builtin_trap();
 }
 
 // The next best way, where the disk does not know this one.
 bool BlkTransfer::range_refused(Request& request, std::uint32_t tag, std::int32_t result) noexcept {
-  if (!is_unsupported(result)) return finish(request, Status::kIoError);
+  if (!is_unsupported(result)) return fail(request, result);
   const bool punched = request.step == Step::kPunchHole;
   // EINVAL may be about this range's alignment only.
   if (result != -EINVAL) (punched ? punch_hole_works_ : zero_range_works_) = false;

@@ -101,6 +101,7 @@ class BlkTransfer {
   }
 
   [[nodiscard]] bool finish(Request& request, common::blk::Status status) noexcept;
+  [[nodiscard]] bool fail(Request& request, std::int32_t result) noexcept;
   void give_buffer_back(Request& request) noexcept;
   [[nodiscard]] bool retry(Request& request, std::int32_t result) const noexcept;
 

@@ -29,9 +29,9 @@ using testing::Not;
 
 constexpr std::uint64_t kOutside = 0x7000000000;
 
-// Sanitizers turn a SIGBUS into an exit of their own.
+// Sanitizers turn a SIGBUS into an end of their own.
 #ifdef BULKHEAD_SANITIZER
-const std::vector<std::string> kMemoryWentAway = {"worker vda/0", "exit code"};
+const std::vector<std::string> kMemoryWentAway = {"error vda: worker vda/0"};
 #else
 const std::vector<std::string> kMemoryWentAway = {"worker vda/0", "SIGBUS", "guest memory"};
 #endif

@@ -28,6 +28,7 @@ TEST_P(BadDisk, FileThatShrinksMakesErrorsBeyondItsEndAndNothingElse) {
   std::vector<std::byte> got(4096);
   EXPECT_EQ(client->queue().read(8192, got), kIoError);
   expect_serves(client->queue());
+  EXPECT_NE(host_.broker().wait_for_line({"shorter than it was"}), "");
 }
 
 TEST_P(BadDisk, ReadThatEndsInTheMiddleIsAnErrorNotHalfAnAnswer) {
@@ -85,6 +86,7 @@ TEST_P(FullDisk, WritesFailWithAnErrorWhenThereIsNoRoomAndReadsGoOn) {
     if (client->queue().write(at / 512, chunk) == kIoError) ++failed;
   }
   EXPECT_GT(failed, 60);
+  EXPECT_NE(host_.broker().wait_for_line({"no room left"}), "");
   std::vector<std::byte> got(4096);
   EXPECT_EQ(client->queue().read(0, got), kOk);
   EXPECT_EQ(got[0], std::byte{1});
@@ -111,6 +113,7 @@ TEST_P(FailingDevice, ErrorsOfABlockDeviceReachTheGuestAndTheQueueGoesOn) {
   std::vector<std::byte> got(4096);
   EXPECT_EQ(client->queue().read(4096, got), kIoError);
   expect_serves(client->queue());
+  EXPECT_NE(host_.broker().wait_for_line({"Input/output error"}), "");
 }
 
 }  // namespace

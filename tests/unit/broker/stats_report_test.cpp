@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cerrno>
+
 namespace broker {
 namespace {
 
@@ -51,5 +53,15 @@ TEST(StatsReport, HostileCountersWrapAndHurtNobody) {
   EXPECT_FALSE(format_stats(sum, 1.0, SIZE_MAX).empty());
 }
 
+TEST(DiskErrors, AreToldWithTheirCauseAndTheRemedy) {
+  EXPECT_EQ(format_disk_errors(1, ENOSPC),
+            "1 request of the guest failed: the disk has no room left; free space on its file "
+            "system");
+  EXPECT_THAT(format_disk_errors(17, EIO), testing::HasSubstr("17 requests"));
+  EXPECT_THAT(format_disk_errors(17, EIO), testing::HasSubstr("Input/output error"));
+  EXPECT_THAT(format_disk_errors(2, 0), testing::HasSubstr("shorter"));
+}
+
 }  // namespace
+
 }  // namespace broker
