@@ -67,7 +67,6 @@ bool BlkTransfer::accept(const ParsedRequest& parsed, std::uint16_t head, const 
   request.work = parsed.work;
   request.status = Status::kOk;
   request.busy = true;
-  if (is_cached_write(request)) ++cached_writes_;
   request.leased = leased;
   request.bounced = request.has_buffer = request.odd = request.wants_buffer = false;
   request.retries = 0;
@@ -93,7 +92,6 @@ void BlkTransfer::release(std::uint32_t tag) noexcept {
   Request& request = slots_[tag];
   common::verify(request.busy);
   request.busy = false;
-  if (is_cached_write(request)) --cached_writes_;
   if (request.leased) segments_.put(request.lease);
   if (request.work == Work::kDiscard || request.work == Work::kWriteZeroes) {
     free_lists_.put(request.range_list);

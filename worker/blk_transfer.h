@@ -84,21 +84,10 @@ class BlkTransfer {
 
   [[nodiscard]] bool any_free() const noexcept { return free_.any(); }
   [[nodiscard]] std::uint32_t in_flight() const noexcept { return free_.taken(); }
-  // How many completions are worth waking up for. One: a guest may be waiting for just that request
-  // (a polling guest does not say so in used_event), and completions that gather during a wake-up
-  // are answered together anyway. Except among many writes into the page cache: those io_uring does
-  // one after the other on a kernel thread, and to be woken by each costs more than the write.
-  [[nodiscard]] std::uint32_t worth_waking_for() const noexcept {
-    return cached_writes_ < kGatheredWritesMin ? 1 : cached_writes_ / 2;
-  }
 
  private:
   static constexpr std::uint8_t kRetriesMax = 16;
   static constexpr std::uint32_t kNobody = UINT32_MAX;
-  static constexpr std::uint32_t kGatheredWritesMin = 8;
-  [[nodiscard]] bool is_cached_write(const Request& request) const noexcept {
-    return request.work == ParsedRequest::Work::kWrite && !device_.direct;
-  }
 
   [[nodiscard]] bool finish(Request& request, common::blk::Status status) noexcept;
   [[nodiscard]] bool fail(Request& request, std::int32_t result) noexcept;
@@ -136,7 +125,6 @@ class BlkTransfer {
 
   std::unique_ptr<Request[]> slots_;
   FreeList free_;
-  std::uint32_t cached_writes_ = 0;  // How many of those taken write into the page cache.
   SegmentPool segments_;
   std::unique_ptr<RangeList[]> range_lists_;
   FreeList free_lists_;

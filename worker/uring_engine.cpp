@@ -30,8 +30,6 @@ constexpr std::uint64_t kKindCall = 2ULL << 32;  // Low half: the generation.
 
 // Without a kick eventfd the ring is looked at this often.
 constexpr std::uint32_t kUnkickedPollUs = 100;
-// How long several completions may be waited for: what a kick or a message is delayed by at most.
-constexpr std::uint32_t kGatherUs = 100;
 // An entry of the submission queue is free after one enter(), unless the kernel is out of memory.
 constexpr int kClaimAttempts = 1000;
 
@@ -54,23 +52,21 @@ UringEngine::UringEngine(Uring ring, bool has_kick, bool has_call) noexcept
   if (has_kick_) arm_kick();
 }
 
-// To the kernel a kick and a message are completions like any other, and the second of two may
-// never come: so more than one is waited for only under a timer, which bounds what a kick is
-// delayed by, and only in the first sleep of a turn, so that a slow disk does not make the timer
-// tick. For the same reason our own bell, which completes at once, ends a sleep; the next follows.
-Wakeup UringEngine::turn(bool may_sleep, std::uint32_t wait_for) noexcept {
+// Sleeps for a single completion whatever `wait_for` says: to the kernel a kick and a message are
+// completions like any other, and the second of two may never come. Its own way out of that, a
+// minimum wait time, was measured to cost 40 us a request, since it arms a timer in each sleep. For
+// the same reason our own bell, which completes at once, ends a sleep; the next one follows.
+Wakeup UringEngine::turn(bool may_sleep, std::uint32_t /*wait_for*/) noexcept {
   Wakeup wakeup;
   reap(wakeup);
-  std::uint32_t completions = std::clamp(wait_for, 1U, std::max(in_flight_, 1U));
   bool again = false;
   do {
     const bool news = !done_.empty() || wakeup.kicked || wakeup.stop || wakeup.call_swapped;
     const bool sleep = may_sleep && !news && !(stopping_ && in_flight_ == 0);
     if (sleep || ring_.unsubmitted() != 0 || ring_.work_pending()) {
-      if (!enter(sleep ? completions : 0)) break;
+      if (!enter(sleep)) break;
       reap(wakeup);
     }
-    completions = 1;
     // What woke us may have been our own bell, or a signal: no news for the caller.
     again = sleep && has_kick_ && done_.empty() && !wakeup.kicked && !wakeup.stop &&
             !wakeup.call_swapped;
@@ -86,9 +82,8 @@ bool UringEngine::ready() const noexcept {
 }
 
 // False where the ring does not work any more.
-bool UringEngine::enter(std::uint32_t completions) noexcept {
-  const std::uint32_t unkicked_us = has_kick_ ? 0 : kUnkickedPollUs;
-  const int result = ring_.enter(completions, completions > 1 ? kGatherUs : unkicked_us);
+bool UringEngine::enter(bool sleep) noexcept {
+  const int result = ring_.enter(sleep ? 1 : 0, has_kick_ ? 0 : kUnkickedPollUs);
   if (call_queued_ && ring_.unsubmitted() == 0) {
     call_queued_ = false;
     call_pending_ = true;
@@ -224,7 +219,7 @@ void UringEngine::prepare_fallocate(const IoRequest& request) noexcept {
 io_uring_sqe* UringEngine::claim(std::uint8_t opcode, std::uint32_t slot) noexcept {
   for (int attempt = 0; attempt < kClaimAttempts; ++attempt) {
     if (io_uring_sqe* const entry = ring_.claim(opcode, slot); entry != nullptr) return entry;
-    if (!enter(0)) break;
+    if (!enter(false)) break;
   }
   broken_ = true;
   return nullptr;

@@ -49,7 +49,7 @@ class UringEngine final : public Engine {
   void prepare_transfer(const IoRequest& request) noexcept;
   void prepare_fallocate(const IoRequest& request) noexcept;
   void arm_kick() noexcept;
-  [[nodiscard]] bool enter(std::uint32_t completions) noexcept;
+  [[nodiscard]] bool enter(bool sleep) noexcept;
   void reap(Wakeup& wakeup) noexcept;
   void finish_kick(std::int32_t result, Wakeup& wakeup) noexcept;
   void finish_call(std::uint64_t user_data, std::int32_t result) noexcept;
