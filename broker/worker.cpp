@@ -12,7 +12,6 @@
 #include "broker/host.h"
 #include "broker/text.h"
 #include "common/ipc/worker_messages.h"
-#include "common/sys.h"
 #include "common/verify.h"
 #include "policy/jail.h"
 

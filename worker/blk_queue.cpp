@@ -26,11 +26,6 @@ constexpr std::uint32_t kTurnRequestsMax = 10;
 // The same for large requests, which keep us busy by themselves.
 constexpr std::uint32_t kTurnBytesMax = 256 * 1024;
 
-// How many completions are worth waking up for. One: a guest may be waiting for just that request
-// (a polling guest does not say so in used_event), and completions that gather during a wake-up are
-// answered together anyway. Waiting for more was measured to slow cached writes down.
-constexpr std::uint32_t kWaitFor = 1;
-
 // How long linger() looks, and after how much work without a sleep.
 constexpr std::uint32_t kLingerUs = 20;
 constexpr std::uint32_t kBurstRequests = 16;
@@ -159,7 +154,7 @@ WorkerExit BlkQueue::State::run() noexcept {
   publish(Bell::kNow);
   // A later worker looks before it sleeps; who else might serve this ring may not.
   if (exit == WorkerExit::kStopped) (void)ring.enable_kicks();
-  const Wakeup last = engine.turn(false, kWaitFor);  // The bell may still have to be rung.
+  const Wakeup last = engine.turn(false);  // The bell may still have to be rung.
   return last.host_fault ? WorkerExit::kHostFault : exit;
 }
 
@@ -343,7 +338,7 @@ bool BlkQueue::State::poll() noexcept {
 
 // False where the engine has failed.
 bool BlkQueue::State::take_turn(bool sleep) noexcept {
-  const Wakeup wakeup = engine.turn(sleep, kWaitFor);
+  const Wakeup wakeup = engine.turn(sleep);
   if (sleep) {
     burst = 0;
     ring.disable_kicks();

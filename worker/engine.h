@@ -65,11 +65,10 @@ class Engine {
   virtual void ring_call() noexcept = 0;
 
   // Submits what was started and, where `may_sleep`, waits until there is a completion, a kick, or
-  // a message of the broker. `wait_for` (at least 1) is how many completions are worth waking up
-  // for while that many are in flight; kicks and messages wake in any case.
-  [[nodiscard]] virtual Wakeup turn(bool may_sleep, std::uint32_t wait_for) noexcept = 0;
+  // a message of the broker: the first of them wakes.
+  [[nodiscard]] virtual Wakeup turn(bool may_sleep) noexcept = 0;
 
-  // True if a turn(false, 1) would bring something: for busy polling. Costs no system call.
+  // True if a turn(false) would bring something: for busy polling. Costs no system call.
   [[nodiscard]] virtual bool ready() const noexcept = 0;
 
   // Takes completions that turn() has brought. False when there is none.

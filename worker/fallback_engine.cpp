@@ -89,7 +89,7 @@ std::int32_t FallbackEngine::perform(const IoRequest& request) noexcept {
   return result < 0 ? -errno : static_cast<std::int32_t>(result);
 }
 
-Wakeup FallbackEngine::turn(bool may_sleep, std::uint32_t /*wait_for*/) noexcept {
+Wakeup FallbackEngine::turn(bool may_sleep) noexcept {
   Wakeup wakeup;
   if (aio_) {
     aio_->reap(done_);

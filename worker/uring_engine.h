@@ -33,7 +33,7 @@ class UringEngine final : public Engine {
 
   void start(const IoRequest& request) noexcept override;
   void ring_call() noexcept override;
-  [[nodiscard]] Wakeup turn(bool may_sleep, std::uint32_t wait_for) noexcept override;
+  [[nodiscard]] Wakeup turn(bool may_sleep) noexcept override;
   [[nodiscard]] bool ready() const noexcept override;
   [[nodiscard]] bool next_completion(Completion& completion) noexcept override {
     return done_.pop(completion);

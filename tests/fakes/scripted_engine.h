@@ -101,8 +101,7 @@ class ScriptedEngine final : public worker::Engine {
   }
   void ring_call() noexcept override { bells_.fetch_add(1, std::memory_order_release); }
 
-  [[nodiscard]] worker::Wakeup turn(bool may_sleep, std::uint32_t wait_for) noexcept override {
-    common::verify(wait_for >= 1);
+  [[nodiscard]] worker::Wakeup turn(bool may_sleep) noexcept override {
     ++turns;
     if (on_turn) on_turn(may_sleep);
     for (const worker::IoRequest& request : started_)

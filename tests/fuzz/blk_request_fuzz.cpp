@@ -52,8 +52,7 @@ class FuzzEngine final : public worker::Engine {
   }
   void ring_call() noexcept override {}
 
-  [[nodiscard]] worker::Wakeup turn(bool may_sleep, std::uint32_t wait_for) noexcept override {
-    require(wait_for >= 1);
+  [[nodiscard]] worker::Wakeup turn(bool may_sleep) noexcept override {
     scribble();
     for (const IoRequest& request : started_) done_.push_back({request.tag, perform(request)});
     started_.clear();

@@ -388,7 +388,7 @@ class BareEngine final : public worker::Engine {
     done_[count_++] = {request.tag, moves ? bytes : -EOPNOTSUPP};
   }
   void ring_call() noexcept override {}
-  [[nodiscard]] worker::Wakeup turn(bool, std::uint32_t) noexcept override {
+  [[nodiscard]] worker::Wakeup turn(bool) noexcept override {
     worker::Wakeup wakeup;
     wakeup.stop = --turns_left_ == 0;
     return wakeup;

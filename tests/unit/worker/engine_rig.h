@@ -191,7 +191,7 @@ class Rig {
     engine->start(request);
     worker::Completion completion;
     while (!engine->next_completion(completion)) {
-      const worker::Wakeup wakeup = engine->turn(true, 1);
+      const worker::Wakeup wakeup = engine->turn(true);
       if (wakeup.host_fault) return -EHOSTDOWN;
     }
     EXPECT_EQ(completion.tag, request.tag);

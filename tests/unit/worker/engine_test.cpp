@@ -151,7 +151,7 @@ TEST_P(EngineTest, AsManyInFlightAsARingHasEntriesAllComplete) {
     std::set<std::uint32_t> seen;
     Completion completion;
     while (seen.size() < worker::kRequestsMax) {
-      ASSERT_FALSE(rig.engine->turn(true, 8).host_fault);
+      ASSERT_FALSE(rig.engine->turn(true).host_fault);
       while (rig.engine->next_completion(completion)) {
         EXPECT_EQ(completion.result, 512);
         EXPECT_TRUE(seen.insert(completion.tag).second) << completion.tag;
@@ -165,7 +165,7 @@ TEST_P(EngineTest, AsManyInFlightAsARingHasEntriesAllComplete) {
 TEST_P(EngineTest, AKickWakesTheSleeper) {
   run([](Rig& rig) {
     std::thread guest([&] { rig.ring_kick(); });
-    const Wakeup wakeup = rig.engine->turn(true, 1);
+    const Wakeup wakeup = rig.engine->turn(true);
     guest.join();
     EXPECT_TRUE(wakeup.kicked);
     EXPECT_FALSE(wakeup.stop);
@@ -176,22 +176,22 @@ TEST_P(EngineTest, AKickWakesTheSleeper) {
 TEST_P(EngineTest, AKickFromBeforeIsNotLost) {
   run([](Rig& rig) {
     rig.ring_kick();
-    EXPECT_TRUE(rig.engine->turn(true, 1).kicked);
+    EXPECT_TRUE(rig.engine->turn(true).kicked);
     rig.ring_kick();
-    EXPECT_TRUE(rig.engine->turn(true, 1).kicked) << "and it is armed again";
+    EXPECT_TRUE(rig.engine->turn(true).kicked) << "and it is armed again";
   });
 }
 
 TEST_P(EngineTest, AKickWakesWhoWaitsForSeveralCompletions) {
   run([](Rig& rig) {
     rig.ring_kick();
-    EXPECT_TRUE(rig.engine->turn(true, 8).kicked);
+    EXPECT_TRUE(rig.engine->turn(true).kicked);
   });
 }
 
 TEST_P(EngineTest, DoesNotSleepWhenNotAllowed) {
   run([](Rig& rig) {
-    const Wakeup wakeup = rig.engine->turn(false, 1);
+    const Wakeup wakeup = rig.engine->turn(false);
     EXPECT_FALSE(wakeup.kicked || wakeup.stop || wakeup.host_fault || wakeup.call_swapped);
     EXPECT_FALSE(rig.engine->ready());
   });
@@ -200,7 +200,7 @@ TEST_P(EngineTest, DoesNotSleepWhenNotAllowed) {
 TEST_P(EngineTest, WithoutAKickItLooksFromTimeToTime) {
   run(
       [](Rig& rig) {
-        const Wakeup wakeup = rig.engine->turn(true, 1);
+        const Wakeup wakeup = rig.engine->turn(true);
         EXPECT_FALSE(wakeup.kicked || wakeup.stop || wakeup.host_fault);
       },
       {.kick = false});
@@ -209,10 +209,10 @@ TEST_P(EngineTest, WithoutAKickItLooksFromTimeToTime) {
 TEST_P(EngineTest, RingsTheBell) {
   run([](Rig& rig) {
     rig.engine->ring_call();
-    (void)rig.engine->turn(false, 1);
+    (void)rig.engine->turn(false);
     EXPECT_EQ(Rig::count_of(rig.call.ref()), 1U);
     rig.engine->ring_call();
-    (void)rig.engine->turn(false, 1);
+    (void)rig.engine->turn(false);
     EXPECT_EQ(Rig::count_of(rig.call.ref()), 1U);
   });
 }
@@ -222,7 +222,7 @@ TEST_P(EngineTest, NoBellIsLostHoweverOftenItIsRung) {
     for (int i = 0; i < 100; ++i) {
       rig.engine->ring_call();
       rig.engine->ring_call();
-      (void)rig.engine->turn(false, 1);
+      (void)rig.engine->turn(false);
       ASSERT_NE(Rig::count_of(rig.call.ref()), 0U) << i;
     }
   });
@@ -232,7 +232,7 @@ TEST_P(EngineTest, RingingNobodyIsHarmless) {
   run(
       [](Rig& rig) {
         rig.engine->ring_call();
-        EXPECT_FALSE(rig.engine->turn(false, 1).host_fault);
+        EXPECT_FALSE(rig.engine->turn(false).host_fault);
       },
       {.call = false});
 }
@@ -243,23 +243,23 @@ TEST_P(EngineTest, ABellThatNobodyReadsHoldsNothingUp) {
         [](Rig& rig) {
           Rig::add(rig.call.ref(), ~std::uint64_t{1});  // Full.
           rig.engine->ring_call();
-          (void)rig.engine->turn(false, 1);
+          (void)rig.engine->turn(false);
           rig.engine->ring_call();
 
           const Pages pages(kBlock);
           const iovec segments[] = {pages.part(0, kBlock)};
           EXPECT_EQ(rig.read(0, segments), static_cast<int>(kBlock));
           rig.ring_kick();
-          EXPECT_TRUE(rig.engine->turn(true, 1).kicked);
+          EXPECT_TRUE(rig.engine->turn(true).kicked);
 
           EXPECT_EQ(Rig::count_of(rig.call.ref()), ~std::uint64_t{1});
           // Once it was read it rings again; a kernel thread may have to do it.
           while (Rig::count_of(rig.call.ref()) == 0) {
             rig.engine->ring_call();
-            (void)rig.engine->turn(false, 1);
+            (void)rig.engine->turn(false);
           }
           rig.stop();
-          EXPECT_TRUE(rig.engine->turn(true, 1).stop);
+          EXPECT_TRUE(rig.engine->turn(true).stop);
         },
         {.call_blocks = blocks});
   }
@@ -268,17 +268,17 @@ TEST_P(EngineTest, ABellThatNobodyReadsHoldsNothingUp) {
 TEST_P(EngineTest, StopWakesTheSleeperAndStays) {
   run([](Rig& rig) {
     std::thread broker([&] { rig.stop(); });
-    EXPECT_TRUE(rig.engine->turn(true, 1).stop);
+    EXPECT_TRUE(rig.engine->turn(true).stop);
     broker.join();
-    EXPECT_TRUE(rig.engine->turn(false, 1).stop);
-    EXPECT_TRUE(rig.engine->turn(true, 1).stop) << "and does not sleep: nothing more can come";
+    EXPECT_TRUE(rig.engine->turn(false).stop);
+    EXPECT_TRUE(rig.engine->turn(true).stop) << "and does not sleep: nothing more can come";
   });
 }
 
 TEST_P(EngineTest, WhatIsInFlightCompletesAfterStop) {
   run([](Rig& rig) {
     rig.stop();
-    EXPECT_TRUE(rig.engine->turn(true, 1).stop);
+    EXPECT_TRUE(rig.engine->turn(true).stop);
     const Pages pages(kBlock);
     const iovec segments[] = {pages.part(0, kBlock)};
     EXPECT_EQ(rig.read(0, segments), static_cast<int>(kBlock));
@@ -295,7 +295,7 @@ TEST_P(EngineTest, StopIsSeenByAWorkerThatIsNeverIdle) {
     Completion completion;
     for (int turn = 0; turn < 1000 && !stopped; ++turn) {
       rig.engine->start({.kind = Kind::kRead, .tag = 1, .segments = segments});
-      stopped = rig.engine->turn(true, 1).stop;
+      stopped = rig.engine->turn(true).stop;
       while (rig.engine->next_completion(completion)) {
       }
     }

@@ -31,7 +31,7 @@ TEST(FallbackEngine, DirectRequestsAreSubmittedTogether) {
           {.kind = Kind::kRead, .tag = tag, .segments = std::span(&segments[tag], 1)});
     }
     EXPECT_EQ(rig.engine->system_calls(), 0U);
-    (void)rig.engine->turn(true, 1);
+    (void)rig.engine->turn(true);
     EXPECT_LE(rig.engine->system_calls(), 3U) << "io_submit, ppoll, read";
   });
 }
@@ -53,7 +53,7 @@ TEST(FallbackEngine, MoreThanTheKernelTakesAtOnceIsSubmittedLater) {
     Completion completion;
     // To the last one: the disk writes into pages that go away with this scope.
     while (done < worker::kRequestsMax + kSecondRound) {
-      ASSERT_FALSE(rig.engine->turn(true, 1).host_fault);
+      ASSERT_FALSE(rig.engine->turn(true).host_fault);
       while (rig.engine->next_completion(completion)) {
         EXPECT_EQ(completion.result, 512);
         // One more in the place of each, so that the queue runs round.

@@ -425,7 +425,7 @@ int place_descriptors(bool direct, bool crossed) {
   if (!std::equal(machine->keep.begin(), machine->keep.end(), wanted.begin(), wanted.end())) {
     return 6;
   }
-  if (!machine->engine->turn(true, 1).kicked) return 7;
+  if (!machine->engine->turn(true).kicked) return 7;
   std::uint64_t value = 0;
   machine->engine->ring_call();
   return ::read(9, &value, sizeof(value)) == 8 && value == 1 ? 0 : 8;

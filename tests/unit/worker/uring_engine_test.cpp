@@ -24,7 +24,7 @@ TEST(UringEngine, NeedsNoDescriptorOnceItIsMade) {
     rig.stop();
     rig.ring.reset();
     rig.engine->ring_call();
-    EXPECT_TRUE(rig.engine->turn(true, 1).stop);
+    EXPECT_TRUE(rig.engine->turn(true).stop);
     EXPECT_EQ(Rig::count_of(bell.ref()), 1U);
     EXPECT_EQ(rig.read(0, segments), static_cast<int>(kBlock));
   });
@@ -32,20 +32,20 @@ TEST(UringEngine, NeedsNoDescriptorOnceItIsMade) {
 
 TEST(UringEngine, MakesNoSystemCallWhereThereIsNothingToDo) {
   with_ring([](Rig& rig) {
-    (void)rig.engine->turn(false, 1);  // Arms the kick.
+    (void)rig.engine->turn(false);  // Arms the kick.
     const std::uint64_t before = rig.engine->system_calls();
-    for (int i = 0; i < 10; ++i) (void)rig.engine->turn(false, 1);
+    for (int i = 0; i < 10; ++i) (void)rig.engine->turn(false);
     EXPECT_EQ(rig.engine->system_calls(), before);
   });
 }
 
 TEST(UringEngine, NoticesAKickWithoutSleeping) {
   with_ring([](Rig& rig) {
-    (void)rig.engine->turn(false, 1);
+    (void)rig.engine->turn(false);
     EXPECT_FALSE(rig.engine->ready());
     rig.ring_kick();
     EXPECT_TRUE(rig.engine->ready());
-    EXPECT_TRUE(rig.engine->turn(false, 1).kicked);
+    EXPECT_TRUE(rig.engine->turn(false).kicked);
   });
 }
 
@@ -54,14 +54,14 @@ TEST(UringEngine, SubmitsABatchWithOneSystemCall) {
     const Pages pages(8 * kBlock);
     std::vector<iovec> segments;
     for (std::size_t i = 0; i < 8; ++i) segments.push_back(pages.part(i * kBlock, kBlock));
-    (void)rig.engine->turn(false, 1);
+    (void)rig.engine->turn(false);
     const std::uint64_t before = rig.engine->system_calls();
     for (std::uint32_t tag = 0; tag < 8; ++tag) {
       rig.engine->start(
           {.kind = Kind::kRead, .tag = tag, .segments = std::span(&segments[tag], 1)});
     }
     rig.engine->ring_call();
-    (void)rig.engine->turn(false, 1);
+    (void)rig.engine->turn(false);
     EXPECT_EQ(rig.engine->system_calls(), before + 1);
     EXPECT_EQ(Rig::count_of(rig.call.ref()), 1U);
   });
@@ -70,7 +70,7 @@ TEST(UringEngine, SubmitsABatchWithOneSystemCall) {
 TEST(UringEngine, BellsBeforeOneSubmissionAreOne) {
   with_ring([](Rig& rig) {
     for (int i = 0; i < 5; ++i) rig.engine->ring_call();
-    (void)rig.engine->turn(false, 1);
+    (void)rig.engine->turn(false);
     EXPECT_EQ(Rig::count_of(rig.call.ref()), 1U);
   });
 }
@@ -79,12 +79,12 @@ TEST(UringEngine, ABellWantedWhileOneIsPendingIsRungAfterIt) {
   with_ring([](Rig& rig) {
     Rig::add(rig.call.ref(), ~std::uint64_t{1});
     rig.engine->ring_call();
-    (void)rig.engine->turn(false, 1);
+    (void)rig.engine->turn(false);
     rig.engine->ring_call();
     EXPECT_EQ(Rig::count_of(rig.call.ref()), ~std::uint64_t{1});
     EXPECT_TRUE(rig.engine->ready()) << "the first can be written now";
-    (void)rig.engine->turn(false, 1);
-    (void)rig.engine->turn(false, 1);
+    (void)rig.engine->turn(false);
+    (void)rig.engine->turn(false);
     EXPECT_EQ(Rig::count_of(rig.call.ref()), 2U);
   });
 }
@@ -93,11 +93,11 @@ TEST(UringEngine, TheBrokerSwapsTheBell) {
   with_ring([](Rig& rig) {
     const Fd fresh = *common::make_eventfd();
     rig.engine->ring_call();
-    (void)rig.engine->turn(false, 1);
+    (void)rig.engine->turn(false);
     rig.swap_call(fresh.ref());
-    EXPECT_TRUE(rig.engine->turn(true, 1).call_swapped);
+    EXPECT_TRUE(rig.engine->turn(true).call_swapped);
     rig.engine->ring_call();
-    (void)rig.engine->turn(false, 1);
+    (void)rig.engine->turn(false);
     EXPECT_EQ(Rig::count_of(fresh.ref()), 1U);
     EXPECT_EQ(Rig::count_of(rig.call.ref()), 1U) << "the old one only once";
   });
@@ -108,16 +108,16 @@ TEST(UringEngine, ABellStuckInTheOldEventfdDoesNotSilenceTheNew) {
     const Fd fresh = *common::make_eventfd();
     Rig::add(rig.call.ref(), ~std::uint64_t{1});
     rig.engine->ring_call();
-    (void)rig.engine->turn(false, 1);
+    (void)rig.engine->turn(false);
     rig.engine->ring_call();
     rig.swap_call(fresh.ref());
-    EXPECT_TRUE(rig.engine->turn(true, 1).call_swapped);
+    EXPECT_TRUE(rig.engine->turn(true).call_swapped);
     rig.engine->ring_call();
-    (void)rig.engine->turn(false, 1);
+    (void)rig.engine->turn(false);
     EXPECT_EQ(Rig::count_of(fresh.ref()), 1U);
     EXPECT_EQ(Rig::count_of(rig.call.ref()), ~std::uint64_t{1});
     rig.engine->ring_call();
-    (void)rig.engine->turn(false, 1);
+    (void)rig.engine->turn(false);
     EXPECT_EQ(Rig::count_of(fresh.ref()), 1U) << "what the old one still completed means nothing";
   });
 }
@@ -127,13 +127,13 @@ TEST(UringEngine, ABellQueuedWhenTheSlotIsSwappedIsNotLost) {
     const Fd fresh = *common::make_eventfd();
     rig.engine->ring_call();
     rig.swap_call(fresh.ref());
-    const Wakeup wakeup = rig.engine->turn(true, 1);
+    const Wakeup wakeup = rig.engine->turn(true);
     EXPECT_TRUE(wakeup.call_swapped);
     rig.engine->ring_call();
-    (void)rig.engine->turn(false, 1);
+    (void)rig.engine->turn(false);
     EXPECT_GE(Rig::count_of(fresh.ref()), 1U);
     rig.engine->ring_call();
-    (void)rig.engine->turn(false, 1);
+    (void)rig.engine->turn(false);
     EXPECT_EQ(Rig::count_of(fresh.ref()), 1U);
   });
 }
@@ -143,9 +143,9 @@ TEST(UringEngine, ABellThatComesLaterRings) {
       [](Rig& rig) {
         const Fd fresh = *common::make_eventfd();
         rig.swap_call(fresh.ref());
-        EXPECT_TRUE(rig.engine->turn(true, 1).call_swapped);
+        EXPECT_TRUE(rig.engine->turn(true).call_swapped);
         rig.engine->ring_call();
-        (void)rig.engine->turn(false, 1);
+        (void)rig.engine->turn(false);
         EXPECT_EQ(Rig::count_of(fresh.ref()), 1U);
       },
       {.call = false});
