@@ -32,6 +32,7 @@
 #include "broker/systemd.h"
 #include "broker/text.h"
 #include "broker/uid_range.h"
+#include "common/startup_pages.h"
 #include "policy/posture.h"
 
 namespace broker {
@@ -280,6 +281,7 @@ void Broker::say_ready() {
 }
 
 int Broker::run() {
+  common::give_back_startup_pages();
   loop_->run();
   return 0;
 }

@@ -18,6 +18,7 @@
 #include <csignal>
 
 #include "common/ipc/worker_messages.h"
+#include "common/startup_pages.h"
 #include "policy/capabilities.h"
 #include "policy/empty_root.h"
 #include "policy/landlock.h"
@@ -253,6 +254,7 @@ Result<void> enter_jail(const JailOrder& order, const JailLimits& /*limits*/,
 }
 
 void seal_mappings(StatusPage& page, std::span<const std::span<std::byte>> also) noexcept {
+  common::give_back_startup_pages();  // Later it could not: what is sealed cannot be given back.
   int os_errno = 0;
   ::dl_iterate_phdr(seal_object, &os_errno);
   for (const std::span<std::byte> mapping : also) {
