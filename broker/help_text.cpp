@@ -93,13 +93,15 @@ Exit status: 0 after a clean stop, 1 where it could not start, 2 where the usage
 )";
 
 constexpr std::string_view kPostureText =
-    R"(Usage: bulkhead posture --pid=N
+    R"(Usage: bulkhead posture --pid=N | --permissions
 
 Shows what jails process N and everything it started, read from the kernel's own view of them. Give
 the pid of a broker to see all its sessions and workers. Layers are enforced, degraded or absent,
 and the reason stands beside them; what may not be looked at is unknown: then run this as root.
 
   --pid=N                       the process
+  --permissions                 print what each kind of process may do once it is sealed, as built
+                                into this program: every system call, with the arguments checked
   --help                        this text
 
 Exit status: 0, or 1 where there is no such process.

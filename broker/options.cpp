@@ -13,6 +13,8 @@
 #include "broker/settings.h"
 #include "broker/systemd.h"
 #include "broker/text.h"
+#include "policy/all_profiles.h"
+#include "policy/permissions_text.h"
 
 namespace broker {
 namespace {
@@ -217,10 +219,15 @@ Outcome parse_serve(const Words& words) {
 
 Outcome parse_posture(const Words& words) {
   if (contains(words, "--help") || contains(words, "-h")) return PrintAndExit{posture_help()};
+  if (contains(words, "--permissions")) {
+    return PrintAndExit{policy::permissions_text(policy::kAllProfiles)};
+  }
   constexpr OptionName kOptions[] = {{"pid"}};
   TRY_LET(const std::vector<Given> given, split_options(words, kOptions, "posture"));
   if (given.empty()) {
-    return fail(usage_error({"posture needs --pid=N: the process to look at, usually a broker"}));
+    return fail(
+        usage_error({"posture needs --pid=N: the process to look at, usually a broker; or "
+                     "--permissions: what each kind of process may do"}));
   }
   const std::string& text = given.front().values.back();
   pid_t pid = 0;

@@ -16,6 +16,7 @@
 #include <cerrno>
 #include <climits>
 #include <csignal>
+#include <string_view>
 
 #include "common/ipc/worker_messages.h"
 #include "common/startup_pages.h"
@@ -61,6 +62,16 @@ LayerResults recorded(const StatusPage& page) noexcept {
     results[i] = std::bit_cast<LayerResult>(page.layers[i].load(std::memory_order_relaxed));
   }
   return results;
+}
+
+// Started by descriptor, a program would be called by that number in ps and in audit records. The
+// title that the broker has chosen goes on with the device and the queue: "PROGRAM: vda/2".
+void name_process() noexcept {
+  constexpr std::size_t kBytes = 16;  // TASK_COMM_LEN
+  std::array<char, kBytes> name{};
+  const std::string_view title = program_invocation_name;
+  title.substr(0, title.find(':')).copy(name.data(), kBytes - 1);
+  (void)::prctl(PR_SET_NAME, name.data(), 0, 0, 0);
 }
 
 // The broker says what its clone() gave us: there is no /proc to ask once the root is empty.
@@ -232,8 +243,7 @@ Result<void> enter_jail(const JailOrder& order, const JailLimits& /*limits*/,
     return fail_errno("the broker is of another version", EPROTO);
   }
   const pid_t parent = ::getppid();
-  // Started by descriptor, a program would be called by that number in ps and in audit records.
-  (void)::prctl(PR_SET_NAME, program_invocation_short_name, 0, 0, 0);
+  name_process();
   (void)::umask(0777);
 
   record_namespaces(order, page);

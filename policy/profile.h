@@ -36,6 +36,11 @@ struct ArgLimit {
   return {ArgLimit::Test::kAtMost, index, value, 0};
 }
 
+// ppoll without a signal mask: nobody may open a window for signals.
+inline constexpr ArgLimit kNoSignalMask = arg_is(3, 0);
+// exit_group: what wait() can tell, so that the broker reads it as it was meant.
+inline constexpr ArgLimit kExitCode = arg_at_most(0, 255);
+
 inline constexpr std::size_t kArgLimitsMax = 4;
 
 // A system call may have several rows; it is allowed if one of them fits.

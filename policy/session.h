@@ -1,6 +1,7 @@
 // policy/session.h: everything a session may do once it is sealed, all on this page.
 #pragma once
 
+#include <sys/socket.h>
 #include <sys/syscall.h>
 
 #include "common/ipc/session_broker.h"
@@ -14,13 +15,17 @@ inline constexpr std::uint64_t kSessionDescriptorsMax = 1024;
 inline constexpr ArgLimit kSessionAnyFd = arg_at_most(0, kSessionDescriptorsMax - 1);
 
 inline constexpr SyscallRule kSessionSyscalls[] = {
-    {SYS_ppoll, {}, "broker/session/wait.cpp: wait"},
-    {SYS_recvmsg, {kSessionAnyFd}, "common/ipc/channel.cpp: receive"},
-    {SYS_sendmsg, {kSessionAnyFd}, "common/ipc/channel.cpp: send_bytes"},
+    {SYS_ppoll, {kNoSignalMask}, "broker/session/wait.cpp: wait"},
+    {SYS_recvmsg,
+     {kSessionAnyFd, arg_within(2, MSG_CMSG_CLOEXEC | MSG_DONTWAIT)},
+     "common/ipc/channel.cpp: receive"},
+    {SYS_sendmsg,
+     {kSessionAnyFd, arg_within(2, MSG_NOSIGNAL | MSG_DONTWAIT)},
+     "common/ipc/channel.cpp: send_bytes"},
     {SYS_close, {kSessionAnyFd}, "common/fd.h: reset"},
     {SYS_fstat, {kSessionAnyFd}, "broker/session/descriptor_check.cpp: mode_of"},
     {SYS_write, {kSessionAnyFd, arg_is(2, 8)}, "broker/session/vring.cpp: signal"},
-    {SYS_exit_group, {}, "broker/session/main.cpp: leave"},
+    {SYS_exit_group, {kExitCode}, "broker/session/main.cpp: leave"},
 };
 
 inline constexpr int kSessionFds[] = {static_cast<int>(common::ipc::SessionFd::kBroker),

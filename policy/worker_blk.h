@@ -24,7 +24,7 @@ inline constexpr SyscallRule kWorkerBlkUringSyscalls[] = {
     {SYS_io_uring_enter,
      {arg_is(0, kRegisteredRing), arg_within(3, kEnterFlags)},
      "worker/uring.cpp: enter"},
-    {SYS_exit_group, {}, "worker/leave.h: leave"},
+    {SYS_exit_group, {kExitCode}, "worker/leave.h: leave"},
 };
 
 // Each needs IOSQE_FIXED_FILE as well: only descriptors registered before sealing can be named.
@@ -68,9 +68,8 @@ inline constexpr std::uint64_t kZeroRange = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEE
 inline constexpr ArgLimit kEventfdBytes = arg_is(2, sizeof(std::uint64_t));
 inline constexpr std::uint64_t kSegmentsMax = 1024;  // IOV_MAX
 
-// ppoll: stop, kick and AIO at most, and no signal mask: nobody may open a window for signals.
+// ppoll: stop, kick and AIO at most.
 inline constexpr ArgLimit kPolledMax = arg_at_most(1, 3);
-inline constexpr ArgLimit kNoSignalMask = arg_is(3, 0);
 
 inline constexpr SyscallRule kWorkerBlkFallbackSyscalls[] = {
     {SYS_ppoll, {kPolledMax, kNoSignalMask}, "worker/fallback_engine.cpp: wait"},
@@ -93,7 +92,7 @@ inline constexpr SyscallRule kWorkerBlkFallbackSyscalls[] = {
     {SYS_fallocate,
      {arg_is(0, fd_of(FallbackFd::kDisk)), arg_is(1, kZeroRange)},
      "worker/fallback_engine.cpp: perform"},
-    {SYS_exit_group, {}, "worker/leave.h: leave"},
+    {SYS_exit_group, {kExitCode}, "worker/leave.h: leave"},
 };
 inline constexpr int kWorkerBlkFallbackFds[] = {5, 6, 8, 9};
 
@@ -129,7 +128,7 @@ inline constexpr SyscallRule kWorkerBlkFallbackDirectSyscalls[] = {
     {SYS_fallocate,
      {arg_is(0, fd_of(FallbackFd::kDisk)), arg_is(1, kZeroRange)},
      "worker/fallback_engine.cpp: perform"},
-    {SYS_exit_group, {}, "worker/leave.h: leave"},
+    {SYS_exit_group, {kExitCode}, "worker/leave.h: leave"},
 };
 inline constexpr int kWorkerBlkFallbackDirectFds[] = {5, 6, 7, 8, 9, 10};
 

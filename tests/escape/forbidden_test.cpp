@@ -5,6 +5,7 @@
 #include <linux/falloc.h>
 #include <linux/io_uring.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
@@ -185,6 +186,13 @@ std::vector<Narrow> every_narrow_case() {
       {"ReceivesFromANegativeDescriptor", &kSession, call(SYS_recvmsg, {~0ULL, kScratch, 0})},
       {"ReceivesWithHighBitsInTheDescriptor", &kSession,
        call(SYS_recvmsg, {3 | kHigh, kScratch, 0})},
+      {"PeeksIntoASocket", &kSession, call(SYS_recvmsg, {4, kScratch, MSG_PEEK})},
+      {"ReadsASocketsErrorQueue", &kSession, call(SYS_recvmsg, {4, kScratch, MSG_ERRQUEUE})},
+      {"SendsOutOfBand", &kSession, call(SYS_sendmsg, {4, kScratch, MSG_OOB})},
+      {"ConnectsWhileItSends", &kSession, call(SYS_sendmsg, {4, kScratch, MSG_FASTOPEN})},
+      {"PollsWithASignalMaskInASession", &kSession, call(SYS_ppoll, {0, 0, 0, kScratch, 8})},
+      {"LeavesWithACodeThatNobodyCanRead", &kSession, call(SYS_exit_group, {256})},
+      {"LeavesARingWithHighBits", &kWorkerBlkUring, call(SYS_exit_group, {kHigh})},
       {"ClosesBeyondASessionsTable", &kSession, call(SYS_close, {1024})},
       {"WritesMoreThanAnEventToADescriptor", &kSession, call(SYS_write, {4, kScratch, 9})},
       {"ReadsDiskWhereTheKickShouldBe", &kWorkerBlkFallback, call(SYS_read, {5, kScratch, 8})},

@@ -58,6 +58,12 @@ TEST_P(Jail, WorkerHoldsWhatItsEngineNeedsAndNoMore) {
   }
 }
 
+// What ps, top and an audit record's comm= show: 15 bytes are all the kernel keeps.
+TEST_P(Jail, EachProcessIsCalledByItsProgramsName) {
+  EXPECT_EQ(fakes::status_field(session_, "Name"), "bulkhead-sessio");
+  EXPECT_EQ(fakes::status_field(workers_[0], "Name"), "bulkhead-worker");
+}
+
 TEST_P(Jail, NoWorkerHoldsASocket) {
   for (const pid_t worker : workers_) {
     EXPECT_THAT(fakes::descriptors_of(worker), Each(Not(HasSubstr("socket"))));

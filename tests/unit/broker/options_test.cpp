@@ -181,6 +181,12 @@ TEST(Options, HelpListsEverySetting) {
   }
 }
 
+TEST(Options, PosturePrintsThePermissionsThatAreBuiltIn) {
+  const std::string text = printed(parse({"posture", "--permissions"}));
+  EXPECT_THAT(text, HasSubstr("worker-blk (io_uring): 2 system calls"));
+  EXPECT_THAT(text, HasSubstr("must never: "));
+}
+
 TEST(Options, PostureTakesAPid) {
   const Parsed parsed = parse({"posture", "--pid=42"});
   ASSERT_TRUE(parsed) << parsed.error().text;
