@@ -174,14 +174,12 @@ void PrintTo(const Narrow& each, std::ostream* out) { *out << each.name; }
 constexpr std::uint64_t kHigh = std::uint64_t{1} << 32;
 constexpr std::uint64_t kX32 = 0x40000000;
 
-std::vector<Narrow> every_narrow_case() {
-  const auto call = [](std::uint64_t number, std::array<std::uint64_t, 6> arguments) {
-    return try_system_call(number, arguments);
-  };
-  std::vector<Narrow> cases = {
-      {"ReceivesInAWorker", &kWorkerBlkFallback, call(SYS_recvmsg, {6, kScratch, 0})},
-      {"ReceivesInARingWorker", &kWorkerBlkUring, call(SYS_recvmsg, {3, kScratch, 0})},
-      {"PollsInARingWorker", &kWorkerBlkUring, call(SYS_ppoll, {kScratch, 0, 0, 0, 8})},
+const auto call = [](std::uint64_t number, std::array<std::uint64_t, 6> arguments) {
+  return try_system_call(number, arguments);
+};
+
+std::vector<Narrow> every_narrow_case_of_a_session() {
+  return {
       {"ReceivesBeyondASessionsTable", &kSession, call(SYS_recvmsg, {1024, kScratch, 0})},
       {"ReceivesFromANegativeDescriptor", &kSession, call(SYS_recvmsg, {~0ULL, kScratch, 0})},
       {"ReceivesWithHighBitsInTheDescriptor", &kSession,
@@ -192,9 +190,18 @@ std::vector<Narrow> every_narrow_case() {
       {"ConnectsWhileItSends", &kSession, call(SYS_sendmsg, {4, kScratch, MSG_FASTOPEN})},
       {"PollsWithASignalMaskInASession", &kSession, call(SYS_ppoll, {0, 0, 0, kScratch, 8})},
       {"LeavesWithACodeThatNobodyCanRead", &kSession, call(SYS_exit_group, {256})},
-      {"LeavesARingWithHighBits", &kWorkerBlkUring, call(SYS_exit_group, {kHigh})},
       {"ClosesBeyondASessionsTable", &kSession, call(SYS_close, {1024})},
       {"WritesMoreThanAnEventToADescriptor", &kSession, call(SYS_write, {4, kScratch, 9})},
+  };
+}
+
+std::vector<Narrow> every_narrow_case() {
+  std::vector<Narrow> cases = every_narrow_case_of_a_session();
+  const std::vector<Narrow> of_workers = {
+      {"ReceivesInAWorker", &kWorkerBlkFallback, call(SYS_recvmsg, {6, kScratch, 0})},
+      {"ReceivesInARingWorker", &kWorkerBlkUring, call(SYS_recvmsg, {3, kScratch, 0})},
+      {"PollsInARingWorker", &kWorkerBlkUring, call(SYS_ppoll, {kScratch, 0, 0, 0, 8})},
+      {"LeavesARingWithHighBits", &kWorkerBlkUring, call(SYS_exit_group, {kHigh})},
       {"ReadsDiskWhereTheKickShouldBe", &kWorkerBlkFallback, call(SYS_read, {5, kScratch, 8})},
       {"ReadsTheCall", &kWorkerBlkFallback, call(SYS_read, {9, kScratch, 8})},
       {"WritesTheKick", &kWorkerBlkFallback, call(SYS_write, {8, kScratch, 8})},
@@ -235,6 +242,7 @@ std::vector<Narrow> every_narrow_case() {
       {"EntersWithHighBitsInTheFlags", &kWorkerBlkUring,
        call(SYS_io_uring_enter, {0, 0, 0, IORING_ENTER_REGISTERED_RING | kHigh, 0, 0})},
   };
+  cases.insert(cases.end(), of_workers.begin(), of_workers.end());
 #if defined(__x86_64__)
   for (const policy::Profile* const profile : kProfiles) {
     // exit_group is on every list: only its architecture is wrong. In the i386 table it is 252.
