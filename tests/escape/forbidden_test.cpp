@@ -284,10 +284,11 @@ bool answered_as_the_kernels_own(int number, const End& end, std::int64_t result
   return number == 336 && end == kCameBack && result == -ENXIO;
 }
 
-// By the kernel and not by our evaluator: each number up to beyond the last that any kernel has.
+constexpr int kNumbers = 1024;  // Far beyond the last that any kernel has.
+
+// By the kernel and not by our evaluator.
 TEST_P(EveryNumber, OutsideTheListKills) {
-  constexpr int kBeyondTheLast = 480;
-  for (int number = 0; number < kBeyondTheLast; ++number) {
+  for (int number = 0; number < kNumbers; ++number) {
     if (!outside_the_lists(*GetParam(), number)) continue;
     auto escapee = Escapee::start({.profile = GetParam()},
                                   try_system_call(static_cast<std::uint64_t>(number)));
@@ -298,6 +299,25 @@ TEST_P(EveryNumber, OutsideTheListKills) {
     ASSERT_TRUE(dead) << number << ": " << testing::PrintToString(end);
   }
 }
+
+#if defined(__x86_64__)
+// What is on the list too: by another table, the number means another call.
+TEST_P(EveryNumber, KillsByTheX32Table) {
+  for (std::uint64_t number = 0; number < kNumbers; ++number) {
+    auto escapee = Escapee::start({.profile = GetParam()}, try_system_call(kX32 | number));
+    ASSERT_TRUE(escapee);
+    ASSERT_EQ(escapee->wait(), kKilledBySeccomp) << number;
+  }
+}
+
+TEST_P(EveryNumber, KillsByInterrupt80) {
+  for (std::uint64_t number = 0; number < kNumbers; ++number) {
+    auto escapee = Escapee::start({.profile = GetParam()}, try_interrupt_80(number));
+    ASSERT_TRUE(escapee);
+    ASSERT_EQ(escapee->wait(), kKilledBySeccomp) << number;
+  }
+}
+#endif
 
 INSTANTIATE_TEST_SUITE_P(InEachProfile, EveryNumber, testing::ValuesIn(kProfiles),
                          [](const auto& each) { return words_only(each.param->name); });

@@ -24,6 +24,7 @@
 #include "policy/landlock.h"
 #include "policy/restricted_ring.h"
 #include "policy/seccomp.h"
+#include "tests/escape/mutation.h"
 
 namespace escape {
 namespace {
@@ -77,7 +78,7 @@ Result<Belongings> gather(const policy::Profile& profile) {
   TRY_LET(auto ring, policy::make_restricted_ring({.entries = 8,
                                                    .completion_entries = 32,
                                                    .bounded_workers = kRingThreads,
-                                                   .opcodes = profile.uring_opcodes}));
+                                                   .opcodes = mutated(profile).uring_opcodes}));
   all.layout = ring.layout;
   all.place(std::move(ring.fd), 6);
   for (const int number : {5, 8, 9}) {
@@ -102,7 +103,7 @@ Result<common::ipc::JailOrder> make_jail_order(const Setting& setting, std::uint
   static std::map<const policy::Profile*, std::vector<common::ipc::FilterInstruction>> filters;
   auto& filter = filters[setting.profile];
   if (filter.empty()) {
-    TRY_LET(filter, policy::compile_filter(*setting.profile));
+    TRY_LET(filter, policy::compile_filter(mutated(*setting.profile)));
   }
   common::ipc::JailOrder order{};
   order.kind = common::ipc::JailOrder::kKind;
