@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "broker/session/wait.h"
+#include "common/ipc/worker_messages.h"
 
 namespace session {
 
@@ -14,6 +15,13 @@ using common::ipc::EventCode;
 using common::ipc::QueueOutcome;
 using common::ipc::SessionExit;
 using State = QueueLink::State;
+
+// Linux refuses to pass on descriptors (ETOOMANYREFS) while this user has more of them under way,
+// sent and not yet received, than RLIMIT_NOFILE allows a process to hold: 1024 here, and maybe the
+// same 1024 for broker and VMM, where all of them run as one user.
+constexpr std::size_t kDescriptorsUnderWayMax = 512;
+static_assert(common::kMemoryRegionsMax + common::ipc::RingStart::kFdsMax <=
+              kDescriptorsUnderWayMax);
 
 bool Device::is_suspended() const noexcept {
   const std::span<const Vring> all(rings.data(), queue_count);
@@ -67,7 +75,8 @@ Outcome<void> Workers::step(std::uint32_t queue) noexcept {
     close.queue = queue;
     return broker_.send(close);
   }
-  if (!wanted) return {};
+  // Without room somebody is under way still, and settle() comes back here.
+  if (!wanted || !has_room_for_start()) return {};
   if (!announced_) {
     announced_ = true;
     broker_.report(EventCode::kConnected, device_.features.bits(), device_.features.protocol());
@@ -77,6 +86,15 @@ Outcome<void> Workers::step(std::uint32_t queue) noexcept {
   open.kind = common::ipc::OpenQueue::kKind;
   open.queue = queue;
   return broker_.send(open);
+}
+
+bool Workers::has_room_for_start() const noexcept {
+  const std::size_t each = device_.memory.regions().size() + common::ipc::RingStart::kFdsMax;
+  const auto under_way = static_cast<std::size_t>(
+      std::count_if(links_.begin(), links_.end(), [](const QueueLink& link) {
+        return link.state() == State::kOpening || link.state() == State::kStarting;
+      }));
+  return (under_way + 1) * each <= kDescriptorsUnderWayMax;
 }
 
 std::optional<RingSetup> Workers::wanted_setup(std::uint32_t queue) const noexcept {

@@ -73,6 +73,8 @@ class Workers {
   // What the worker of this ring is to be started with; nothing if it is to have none.
   [[nodiscard]] std::optional<RingSetup> wanted_setup(std::uint32_t queue) const noexcept;
   [[nodiscard]] Outcome<void> step(std::uint32_t queue) noexcept;
+  // Whether the worker of one more ring may be sent its descriptors now.
+  [[nodiscard]] bool has_room_for_start() const noexcept;
   [[nodiscard]] Outcome<void> wait_for_someone() noexcept;
   [[nodiscard]] Outcome<void> take_answer(std::uint32_t queue) noexcept;
 

@@ -236,6 +236,21 @@ TEST_F(Workers, FiveHundredAndNineRegionsReachTheWorker) {
   EXPECT_EQ(broker().start_of(0).regions[508].file_offset, 508U * 0x100);
 }
 
+// All at once they would be more descriptors under way than Linux allows one user.
+TEST_F(Workers, RingsOfManyRegionsStartOneAfterTheOther) {
+  launch();
+  negotiate();
+  fe().set_mem_table(memory_);
+  for (std::uint64_t i = 1; i < 509; ++i) {
+    fe().add_mem_reg({i << 32, 0x1000, i << 40, 0}, memory_.file(0));
+  }
+  for (const std::uint32_t queue : {0U, 1U, 2U}) configure(queue);
+  fe().set_features(kBlkFeatures);  // Without bit 30: all of them.
+  EXPECT_EQ(broker().take_log(),
+            (std::vector<std::string>{"open 0", "start 0", "serving 0", "open 1", "start 1",
+                                      "serving 1", "open 2", "start 2", "serving 2"}));
+}
+
 TEST_F(Workers, FrontEndThatLeavesWhileAWorkerStartsEndsTheSessionAfterwards) {
   launch();
   negotiate();
