@@ -189,12 +189,13 @@ WorkerEnd Worker::end_of(const Death& death) const {
   const auto exited = [&](ipc::WorkerExit code) {
     return death.exited_with(static_cast<int>(code));
   };
+  const std::uint32_t next_avail = process_.page().next_avail.load(std::memory_order_relaxed);
   if (exited(ipc::WorkerExit::kStopped) && stop_asked_) {
-    return {QueueOutcome::kStopped, process_.page().next_avail.load(std::memory_order_relaxed)};
+    return {QueueOutcome::kStopped, next_avail};
   }
-  if (exited(ipc::WorkerExit::kGuestFault)) return {QueueOutcome::kGuestFault, 0};
+  if (exited(ipc::WorkerExit::kGuestFault)) return {QueueOutcome::kGuestFault, next_avail};
   if (exited(ipc::WorkerExit::kStartRefused)) return {QueueOutcome::kNotStarted, 0};
-  return {QueueOutcome::kDied, 0};
+  return {QueueOutcome::kDied, next_avail};
 }
 
 void Worker::log_end(const Death& death) {

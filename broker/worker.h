@@ -36,7 +36,7 @@ struct WorkerOrder {
 
 struct WorkerEnd {
   common::ipc::QueueOutcome outcome = common::ipc::QueueOutcome::kDied;
-  std::uint32_t next_avail = 0;  // A number that the worker chose; meant only with kStopped.
+  std::uint32_t next_avail = 0;  // A number that the worker chose; not with kNotStarted.
 };
 
 class Worker {

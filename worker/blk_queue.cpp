@@ -130,6 +130,8 @@ std::unique_ptr<BlkQueue> BlkQueue::create(const BlkQueueParts& parts) noexcept 
     store_fault(*parts.status, ring.error());
     return nullptr;
   }
+  // From now on this is where a worker that dies had got to.
+  parts.status->next_avail.store(ring->next_avail(), std::memory_order_relaxed);
   return std::unique_ptr<BlkQueue>(new BlkQueue(std::make_unique<State>(parts, *ring)));
 }
 

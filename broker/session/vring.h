@@ -37,7 +37,7 @@ enum class RingPart : std::uint8_t { kDesc = 0, kAvail = 1, kUsed = 2 };
 struct Vring {
   std::uint32_t size = 0;  // 0: not set.
   std::optional<VringAddr> addresses;
-  // Split ring: the next avail index to take. What a drained worker reported, or SET_VRING_BASE.
+  // Split ring: the next avail index to take. What the last worker reported, or SET_VRING_BASE.
   std::uint16_t base = 0;
   // SET_VRING_BASE came while a worker ran: what that one reports is not wanted any more.
   bool base_overrides_worker = false;

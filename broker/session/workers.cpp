@@ -216,7 +216,9 @@ Outcome<void> Workers::on_ended(const common::ipc::QueueEnded& ended) noexcept {
   // `next_avail` may be a hijacked worker's: any 16 bits are an index that some worker could have
   // reported, and they reach nobody but the guest to which they belong.
   const bool overridden = std::exchange(ring.base_overrides_worker, false);
-  if (outcome == QueueOutcome::kStopped && !overridden) {
+  // However it ended: a VM that is paused and goes on starts the ring again from here, and what its
+  // guest offered before this may lie in memory that is used for other things by now.
+  if (outcome != QueueOutcome::kNotStarted && !overridden) {
     ring.base = static_cast<std::uint16_t>(ended.next_avail);
   }
   const bool unasked = state != State::kClosing;

@@ -84,8 +84,9 @@ struct CloseQueue {
 };
 static_assert(Message<CloseQueue>);
 
-// broker to session. The worker is gone and reaped. `next_avail` is what it reported (a number the
-// worker chose: hostile if the worker was), valid only where `outcome` is kStopped.
+// broker to session. The worker is gone and reaped. `next_avail` is how far it had got by its own
+// word (a number the worker chose: hostile if the worker was); not valid where `outcome` is
+// kNotStarted.
 struct QueueEnded {
   static constexpr std::uint32_t kKind = 0x106;
   static constexpr std::size_t kFdsMin = 0;

@@ -408,9 +408,20 @@ TEST_P(Running, QueueOfAKilledWorkerServesAgainAfterItsRestart) {
   ASSERT_EQ(::kill(victims[0], SIGKILL), 0);
   ASSERT_TRUE(fakes::wait_gone(victims[0]));
   ASSERT_THAT(host_.broker().wait_for_line({"worker vda/0", "SIGKILL"}), Not(IsEmpty()));
-  (void)client_->stop_ring(0);
+  EXPECT_EQ(client_->stop_ring(0), queue().driver().next_avail());
   queue().driver() = fakes::SplitDriver(queue().place(), client_->memory(), true);
   client_->restart_ring(0, 0);
+  expect_serves(queue());
+}
+
+// A pause of the VM stops and starts the ring where it is: nothing of it may be done twice.
+TEST_P(Running, QueueOfAKilledWorkerGoesOnWhereItWas) {
+  start();
+  expect_serves(queue());
+  ASSERT_EQ(host_.workers().size(), 1U);
+  ASSERT_EQ(::kill(host_.workers()[0], SIGKILL), 0);
+  ASSERT_TRUE(queue().error_signalled());
+  client_->restart_ring(0, static_cast<std::uint16_t>(client_->stop_ring(0)));
   expect_serves(queue());
 }
 

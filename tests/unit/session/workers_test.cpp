@@ -133,8 +133,37 @@ TEST_F(Workers, WorkerThatBreaksWhileItIsDrainedIsReportedAndTheAnswerStillComes
   start_device();
   broker().end_on_close_with(QueueOutcome::kGuestFault);
   broker().report_next_avail(0, 9);
-  EXPECT_EQ(fe().get_vring_base(0), 0U);
+  EXPECT_EQ(fe().get_vring_base(0), 9U);
   (void)broker().wait_event(EventCode::kQueueFault);
+}
+
+// A VM that is paused and goes on must not have old entries of its ring done a second time.
+TEST_F(Workers, BrokenRingStartsAgainWhereItsWorkerHadGotTo) {
+  start_device();
+  broker().report_next_avail(0, 4711);
+  broker().end_queue(0, QueueOutcome::kGuestFault);
+  (void)broker().wait_event(EventCode::kQueueFault);
+  EXPECT_EQ(fe().get_vring_base(0), 4711U);
+}
+
+TEST_F(Workers, RingOfADeadWorkerStartsAgainWhereThatHadGotTo) {
+  start_device();
+  broker().report_next_avail(0, 4711);
+  broker().end_queue(0, QueueOutcome::kDied);
+  (void)broker().wait_event(EventCode::kQueueDied);
+  EXPECT_EQ(fe().get_vring_base(0), 4711U);
+}
+
+TEST_F(Workers, WorkerThatCannotBeStartedLeavesTheBaseAlone) {
+  launch();
+  negotiate();
+  fe().set_mem_table(memory_);
+  configure(0, 7);
+  broker().fail_starts(true);
+  EXPECT_NE(
+      fe().request_for_ack(VhostRequest::kSetVringEnable, fakes::bytes_of(fakes::VringState{0, 1})),
+      0U);
+  EXPECT_EQ(fe().get_vring_base(0), 7U);
 }
 
 TEST_F(Workers, WorkerThatCannotBeStartedIsARefusalOfTheMessageThatAskedForIt) {

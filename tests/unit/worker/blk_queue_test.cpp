@@ -319,6 +319,16 @@ TEST_F(Queue, GoesOnWhereThePreviousWorkerStopped) {
   EXPECT_EQ(answered().size(), 2U);
 }
 
+// One that dies before its first turn is over has taken nothing.
+TEST_F(Queue, SaysWhereItStartsBeforeItTouchesTheRing) {
+  auto start = rig.ring.ring_start(rig.features);
+  start.next_avail = 4711;
+  ASSERT_NE(
+      worker::BlkQueue::create({rig.ram.memory(), rig.device, start, &rig.engine, &rig.status}),
+      nullptr);
+  EXPECT_EQ(rig.status.next_avail.load(), 4711U);
+}
+
 TEST_F(Queue, EndsWhenTheEngineFails) {
   add_reads(1);
   rig.engine.break_host();
