@@ -24,9 +24,11 @@ void enable_all(Device& device) noexcept {
 void reset(Context& context) noexcept {
   Device& device = context.device;
   bool had_effect = device.needs_reset;
-  for (Vring& ring : device.queues()) {
+  for (std::uint32_t queue = 0; queue < device.queue_count; ++queue) {
+    Vring& ring = device.rings[queue];
     had_effect = had_effect || ring.started;
     ring.reset();
+    ring.base_overrides_worker = context.workers.has_worker(queue);
   }
   device.features.reset();
   device.needs_reset = false;

@@ -39,7 +39,8 @@ struct Vring {
   std::optional<VringAddr> addresses;
   // Split ring: the next avail index to take. What the last worker reported, or SET_VRING_BASE.
   std::uint16_t base = 0;
-  // SET_VRING_BASE came while a worker ran: what that one reports is not wanted any more.
+  // SET_VRING_BASE or a reset came while a worker ran: what that one reports is not wanted any
+  // more.
   bool base_overrides_worker = false;
 
   bool started = false;  // From SET_VRING_KICK to GET_VRING_BASE.

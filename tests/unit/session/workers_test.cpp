@@ -221,6 +221,13 @@ TEST_F(Workers, ResetDeviceStopsAllRingsAndKeepsMemoryAndOwner) {
   EXPECT_TRUE(was_rung(broken.ref()));
 }
 
+TEST_F(Workers, ResetStartsCountingAnew) {
+  start_device();
+  broker().report_next_avail(0, 4711);
+  fe().request(VhostRequest::kResetDevice);
+  EXPECT_EQ(fe().get_vring_base(0), 0U);
+}
+
 TEST_F(Workers, ResetClearsNeedsReset) {
   start_device();
   broker().end_queue(0, QueueOutcome::kGuestFault);
