@@ -287,6 +287,21 @@ TEST_F(Rules, RingWaitsWhileItsRegionIsTakenAwayAndGoesOnWhenItIsBack) {
 }
 
 // 9
+TEST_F(Rules, RingWaitsWhileATableIsWithoutItsRegionAndGoesOnWithTheNextOne) {
+  start_device();
+  broker().report_next_avail(0, 55);
+  fakes::VmMemory elsewhere;
+  elsewhere.add({.guest_addr = 1ULL << 40, .bytes = kRam});
+  fe().set_mem_table(elsewhere);
+  EXPECT_EQ(broker().running(), 0U);
+  fe().set_vring_enable(0, true);
+  fe().set_features(kBlkFeatures | kBit30);
+  fe().set_mem_table(memory_);
+  EXPECT_EQ(broker().running(), 1U);
+  EXPECT_EQ(broker().start_of(0).ring.next_avail, 55U);
+}
+
+// 9
 TEST_F(Rules, MoreThanEightRegionsComeInOneTableOrOneByOne) {
   launch();
   negotiate();
@@ -357,6 +372,32 @@ TEST_F(Rules, QueueNumberIsToldWithoutMq) {
   launch();
   fe().set_protocol_features(fakes::kProtocolConfig);
   EXPECT_EQ(fe().get_queue_num(), 8U);
+}
+
+TEST_F(Rules, RingMayEndWhereItsRegionDoesWithoutEventIdx) {
+  launch();
+  constexpr std::uint64_t kEventIdx = 1ULL << 29;
+  negotiate((kBlkFeatures | kBit30) & ~kEventIdx);
+  fe().set_mem_table(memory_);
+  configure(0);
+  fakes::VringAddr last = addresses(0);
+  last.used = memory_.vmm_addr(0) + kRam - (4 + 8 * kRingSize);
+  fe().set_vring_addr(last);
+  fe().set_vring_enable(0, true);
+  EXPECT_EQ(broker().running(), 1U);
+}
+
+// 16: what is aligned for the guest need not be so for the VMM.
+TEST_F(Rules, RingIsAlignedByItsGuestAddressAlone) {
+  launch();
+  negotiate();
+  constexpr std::uint64_t kThere = (1ULL << 50) + 1;
+  fe().add_mem_reg({1ULL << 40, kRam, kThere, 0}, memory_.file(0));
+  fe().set_vring_num(0, kRingSize);
+  kick(0, kick_.ref());
+  fe().set_vring_addr({0, 0, kThere, kThere + 0x2000, kThere + 0x1000, 0});
+  fe().set_vring_enable(0, true);
+  EXPECT_EQ(broker().running(), 1U);
 }
 
 // 16

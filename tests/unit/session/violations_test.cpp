@@ -369,6 +369,19 @@ TEST_F(Violations, RingThatReachesBeyondItsRegion) {
   EXPECT_EQ(expect_violation(EventCode::kRingUnmapped).numbers, (Numbers{0, 2, outside.used}));
 }
 
+// With EVENT_IDX each of avail and used ring has two more bytes.
+TEST_F(Violations, RingWhoseEventFieldReachesBeyondItsRegion) {
+  launch();
+  negotiate();
+  fe().set_mem_table(memory_);
+  fe().ask_for_acks(false);
+  fe().set_vring_num(0, kRingSize);
+  fakes::VringAddr last = addresses(0);
+  last.used = memory_.vmm_addr(0) + kRam - (4 + 8 * kRingSize);
+  fe().set_vring_addr(last);
+  EXPECT_EQ(expect_violation(EventCode::kRingUnmapped).numbers, (Numbers{0, 2, last.used}));
+}
+
 TEST_F(Violations, RingSetBeforeMemoryAndThenOutsideIt) {
   launch();
   negotiate();
@@ -389,6 +402,53 @@ TEST_F(Violations, RunningRingThatIsMovedOutsideMemoryAfterMemoryHasGrown) {
   fe().ask_for_acks(false);
   fe().set_vring_addr({0, 0, 0x10, 0x20, 0x30, 0});
   EXPECT_EQ(expect_violation(EventCode::kRingUnmapped).numbers, (Numbers{0, 0, 0x10}));
+}
+
+TEST_F(Violations, RingThatIsMovedOutsideMemoryOnceThatIsBack) {
+  start_device();
+  fe().rem_mem_reg(memory_.regions()[0]);
+  fe().add_mem_reg(memory_.regions()[0], memory_.file(0));
+  fe().ask_for_acks(false);
+  fe().set_vring_addr({0, 0, 0x10, 0x20, 0x30, 0});
+  EXPECT_EQ(expect_violation(EventCode::kRingUnmapped).numbers, (Numbers{0, 0, 0x10}));
+}
+
+TEST_F(Violations, RingThatIsMovedIntoOtherMemoryAndThenOutsideIt) {
+  start_device();
+  const std::size_t more = memory_.add({.guest_addr = 1ULL << 32, .bytes = kRam});
+  fe().add_mem_reg(memory_.regions()[more], memory_.file(more));
+  fe().rem_mem_reg(memory_.regions()[0]);
+  const std::uint64_t there = memory_.vmm_addr(1ULL << 32);
+  fe().set_vring_addr({0, 0, there, there + 0x2000, there + 0x1000, 0});
+  EXPECT_EQ(broker().running(), 1U);
+  fe().ask_for_acks(false);
+  fe().set_vring_addr({0, 0, 0x10, 0x20, 0x30, 0});
+  EXPECT_EQ(expect_violation(EventCode::kRingUnmapped).numbers, (Numbers{0, 0, 0x10}));
+}
+
+TEST_F(Violations, RingWhoseAddressesComeLastAndWithoutMemory) {
+  launch();
+  negotiate();
+  fe().ask_for_acks(false);
+  fe().set_vring_num(0, kRingSize);
+  kick(0, kick_.ref());
+  fe().set_vring_enable(0, true);
+  fe().set_vring_addr(addresses(0));
+  EXPECT_EQ(expect_violation(EventCode::kNoMemory).numbers, (Numbers{0, 0, 0}));
+}
+
+TEST_F(Violations, RingWhoseSizeComesLastAndReachesBeyondItsRegion) {
+  launch();
+  negotiate();
+  fe().set_mem_table(memory_);
+  fe().ask_for_acks(false);
+  fakes::VringAddr outside = addresses(0);
+  outside.used = memory_.vmm_addr(kRam - 4096);
+  fe().set_vring_addr(outside);
+  kick(0, kick_.ref());
+  fe().set_vring_enable(0, true);
+  fe().set_vring_num(0, 1024);
+  EXPECT_EQ(expect_violation(EventCode::kRingUnmapped).numbers, (Numbers{0, 2, outside.used}));
 }
 
 TEST_F(Violations, RingThatFeaturesStartWithoutMemory) {

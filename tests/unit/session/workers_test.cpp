@@ -221,6 +221,15 @@ TEST_F(Workers, ResetDeviceStopsAllRingsAndKeepsMemoryAndOwner) {
   EXPECT_TRUE(was_rung(broken.ref()));
 }
 
+TEST_F(Workers, ResetForgetsTheDriversFeatures) {
+  start_device();
+  fe().request(VhostRequest::kResetDevice);
+  run_ring();
+  EXPECT_EQ(broker().running(), 0U);
+  fe().set_features(kBlkFeatures | kBit30);
+  EXPECT_EQ(broker().running(), 1U);
+}
+
 TEST_F(Workers, ResetStartsCountingAnew) {
   start_device();
   broker().report_next_avail(0, 4711);

@@ -18,7 +18,11 @@ using fakes::GuestDriver;
 using fakes::GuestRam;
 using worker::SplitRing;
 
+#ifdef BULKHEAD_SANITIZER
+constexpr std::uint32_t kRounds = 20'000;  // Each of which takes long.
+#else
 constexpr std::uint32_t kRounds = 400'000;
+#endif
 // On a busy machine a side may have to wait long for the other: that is not worth all rounds.
 constexpr std::uint32_t kYieldsMax = 5'000;
 constexpr std::uint32_t kSpinsBeforeYield = 5'000;
