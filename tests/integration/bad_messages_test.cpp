@@ -136,6 +136,7 @@ TEST_F(HostileVmm, DescriptorsWithAPayloadAreNotKept) {
   expect_thrown_out({"vda", "SET_VRING_KICK"});
 }
 
+// CVE-2020-10726, CVE-2019-14818: the same message again and again, each time with a descriptor.
 TEST_F(HostileVmm, SessionKeepsNoDescriptorOfRepeatedMessages) {
   connect_whole();
   const std::vector<pid_t> sessions = disks_.host().sessions();
@@ -295,6 +296,7 @@ class RandomOrder : public HostileVmm, public testing::WithParamInterface<unsign
 INSTANTIATE_TEST_SUITE_P(Seeds, RandomOrder, testing::Range(1U, 9U),
                          testing::PrintToStringParamName());
 
+// QEMU #4403: it takes no guest, a front-end is enough.
 TEST_P(RandomOrder, OfMessagesHarmsNobodyElse) {
   std::mt19937 random(GetParam());
   const common::Fd event(::eventfd(0, EFD_CLOEXEC));

@@ -73,6 +73,7 @@ TEST_F(HostileVmm, RegionThatWrapsInVmmSpaceEndsTheSession) {
   expect_thrown_out({"vda", "SET_MEM_TABLE", "past the end of the address space"});
 }
 
+// CVE-2020-10722: offset + size of a mapping.
 TEST_F(HostileVmm, RegionWhoseFileOffsetOverflowsEndsTheSession) {
   handshake();
   const common::Fd file = memfd(1 << 20);
@@ -147,6 +148,7 @@ TEST_F(HostileVmm, AllPromisedSlotsAreUsable) {
 
 // --- rings ---------------------------------------------------------------------------------------
 
+// CVE-2020-10723: an index that is not checked, or checked after it was cut to fewer bits.
 TEST_F(HostileVmm, QueueIndexBeyondTheDeviceEndsTheSession) {
   handshake();
   vhost_->set_vring_num(64, 128);

@@ -180,6 +180,9 @@ TEST_F(Rules, CallThatCannotBeSwappedReplacesTheWorkerAndIsRungOnce) {
   EXPECT_EQ(broker().take_log(), (Log{"swap 0", "close 0", "open 0", "start 0", "serving 0"}));
   EXPECT_EQ(broker().start_of(0).ring.next_avail, 33U);
   EXPECT_TRUE(was_rung(fresh.ref()));
+  fe().add_mem_reg({1ULL << 40, kRam, 1ULL << 50, 0}, memory_.file(0));
+  EXPECT_EQ(broker().starts_of(0), 3U);
+  EXPECT_FALSE(was_rung(fresh.ref()));
 }
 
 // 6
@@ -257,6 +260,39 @@ TEST_F(Rules, SameMemoryTableWhileRunningChangesNothingAndItsFilesAreClosed) {
   fe().set_mem_table(memory_);
   EXPECT_EQ(broker().take_log(), Log{});
   EXPECT_EQ(open_descriptors(), before);
+}
+
+// 9: what tells tables apart is where the guest's memory is, not what the VMM calls the place.
+TEST_F(Rules, SamePlacesInAnotherFileOrElsewhereInItReplaceTheWorker) {
+  start_device();
+  fakes::VmMemory other;
+  other.add({.guest_addr = 0, .bytes = 2 * kRam});
+  const std::array<common::FdRef, 1> file = {other.file(0)};
+  std::array<fakes::VmRegion, 1> place = {memory_.regions()[0]};
+  fe().set_mem_table(place, file);
+  EXPECT_EQ(broker().starts_of(0), 2U);
+  place[0].file_offset = kRam;
+  fe().set_mem_table(place, file);
+  EXPECT_EQ(broker().starts_of(0), 3U);
+  EXPECT_EQ(broker().start_of(0).regions[0].file_offset, kRam);
+}
+
+// 9
+TEST_F(Rules, FilesOfRegionsThatAreGoneAreClosed) {
+  launch();
+  negotiate();
+  fe().set_mem_table(memory_);
+  const std::size_t before = open_descriptors();
+  fe().add_mem_reg({1ULL << 40, kRam, 1ULL << 50, 0}, memory_.file(0));
+  fe().rem_mem_reg({1ULL << 40, kRam, 1ULL << 50, 0});
+  EXPECT_EQ(open_descriptors(), before);
+  fakes::VmMemory more;
+  more.add({.guest_addr = 1ULL << 40, .bytes = kRam});
+  more.add({.guest_addr = 1ULL << 41, .bytes = kRam});
+  const std::size_t with_more = open_descriptors();
+  fe().set_mem_table(more);
+  fe().set_mem_table(memory_);
+  EXPECT_EQ(open_descriptors(), with_more);
 }
 
 // 9
@@ -456,6 +492,8 @@ TEST_F(Rules, ConfigChangeIsAnnouncedWithoutWaitingForAnAnswer) {
   // What the driver chose is not the broker's to change.
   EXPECT_EQ(fe().get_config(kWceOffset, 1)[0], byte_of(kWceOffset + 1));
   EXPECT_EQ(broker().starts_of(0), 2U);
+  fe().barrier();
+  EXPECT_EQ(::recv(channel.first.ref().number, &message, sizeof(message), MSG_DONTWAIT), -1);
 }
 
 // 18
@@ -508,6 +546,8 @@ TEST_F(Rules, StatusGatesNothingAndFeaturesOkNeedsFeatures) {
   EXPECT_EQ(fe().get_u64(VhostRequest::kGetStatus), 3U);
   fe().set_features(kBlkFeatures | kBit30);
   fe().set_u64(VhostRequest::kSetStatus, 11);
+  EXPECT_EQ(fe().get_u64(VhostRequest::kGetStatus), 11U);
+  fe().set_u64(VhostRequest::kSetStatus, 11 + 64);  // NEEDS_RESET is the device's to say.
   EXPECT_EQ(fe().get_u64(VhostRequest::kGetStatus), 11U);
   fe().set_mem_table(memory_);
   run_ring();

@@ -322,6 +322,17 @@ TEST_F(Violations, RemovalOfARegionThatIsNotThere) {
   EXPECT_EQ(expect_violation(EventCode::kRegionNotFound).numbers, (Numbers{38, 0, kRam - 1}));
 }
 
+TEST_F(Violations, RemovalOfARegionByAnotherUserAddress) {
+  launch();
+  negotiate();
+  fe().set_mem_table(memory_);
+  fe().ask_for_acks(false);
+  fakes::VmRegion other = memory_.regions()[0];
+  other.vmm_addr += kPage;
+  fe().rem_mem_reg(other);
+  EXPECT_EQ(expect_violation(EventCode::kRegionNotFound).numbers, (Numbers{38, 0, kRam}));
+}
+
 TEST_F(Violations, MoreRegionsThanOneTableMayHave) {
   launch();
   const std::array<std::uint32_t, 2> head = {33, 0};
