@@ -84,6 +84,7 @@ BlkDevice BlkDevice::from(const common::ipc::BlkStart& start,
   device.read_only = start.read_only != 0;
   device.discard = start.discard != 0 && acked(common::blk::kFeatureDiscard);
   device.write_zeroes = start.write_zeroes != 0 && acked(common::blk::kFeatureWriteZeroes);
+  device.may_unmap = start.discard != 0;
   // 5.2.6.2: without FLUSH a driver cannot ask for stability; with CONFIG_WCE it has said so.
   device.write_through = !acked(common::blk::kFeatureFlush) ||
                          (acked(common::blk::kFeatureConfigWce) && ring.writable_config[0] == 0);

@@ -27,6 +27,7 @@ struct BlkDevice {
   bool read_only = false;
   bool discard = false;        // Offered and acknowledged.
   bool write_zeroes = false;   // Offered and acknowledged.
+  bool may_unmap = false;      // Space may be given back at all: the operator's word.
   bool write_through = false;  // 5.2.6.2: a write is stable when it completes.
   bool direct = false;
   bool has_buffered = false;

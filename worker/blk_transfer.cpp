@@ -305,7 +305,8 @@ bool BlkTransfer::piece_done(Request& request, std::uint32_t tag, std::int32_t r
 
 Step BlkTransfer::first_step(const Request& request, const ByteRange& range) const noexcept {
   if (request.work == Work::kDiscard) return Step::kPunchHole;
-  if (range.unmap != 0 && punch_hole_works_) return Step::kPunchHole;
+  // Linux sets the flag whatever write_zeroes_may_unmap says.
+  if (range.unmap != 0 && device_.may_unmap && punch_hole_works_) return Step::kPunchHole;
   return zero_range_works_ ? Step::kZeroRange : Step::kWriteZeros;
 }
 

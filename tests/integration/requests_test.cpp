@@ -227,6 +227,21 @@ TEST_P(Requests, DiscardSwitchedOffIsNotOfferedAndUnsupported) {
   EXPECT_TRUE(is_pattern(read_image(host_.image(), 0, 4096), 0));
 }
 
+// Linux asks write zeroes to unmap even where the configuration space says that it may not.
+TEST_P(Requests, DiscardSwitchedOffKeepsTheSpaceThatWriteZeroesMayUnmap) {
+  start({.options = {"--discard=off"}});
+  ASSERT_EQ(queue().flush(), kOk);
+  struct stat before {};
+  struct stat after {};
+  ASSERT_EQ(::stat(host_.image().c_str(), &before), 0);
+  const WireRange all = range(0, 2048, common::blk::kRangeFlagUnmap);
+  ASSERT_EQ(queue().ranges(RequestType::kWriteZeroes, {&all, 1}), kOk);
+  ASSERT_EQ(queue().flush(), kOk);
+  ASSERT_EQ(::stat(host_.image().c_str(), &after), 0);
+  EXPECT_GE(after.st_blocks, before.st_blocks);
+  EXPECT_TRUE(is_zero(read_image(host_.image(), 0, 65536)));
+}
+
 TEST_P(Requests, WriteZeroesSwitchedOffIsNotOfferedAndUnsupported) {
   start({.options = {"--write-zeroes=off"}});
   EXPECT_EQ(client_->offered() & common::blk::kFeatureWriteZeroes, 0U);

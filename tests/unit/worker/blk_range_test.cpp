@@ -228,6 +228,12 @@ TEST_F(Ranges, WriteZeroesWithTheUnmapFlagDeallocates) {
   EXPECT_EQ(kinds(), std::vector{Kind::kPunchHole});
 }
 
+TEST_F(Ranges, WriteZeroesWithTheUnmapFlagKeepsTheRangeAllocatedWhereDiscardIsSwitchedOff) {
+  rig.device.discard = 0;
+  EXPECT_EQ(status(RequestType::kWriteZeroes, {make_range(0, 8, kUnmap)}), kOk);
+  EXPECT_EQ(kinds(), std::vector{Kind::kZeroRange});
+}
+
 TEST_F(Ranges, WriteZeroesFallsBackFromUnmapToZeroRange) {
   rig.engine.fail(Kind::kPunchHole, EOPNOTSUPP);
   EXPECT_EQ(status(RequestType::kWriteZeroes, {make_range(0, 8, kUnmap)}), kOk);
