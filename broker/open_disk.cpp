@@ -82,19 +82,40 @@ Answer<struct stat> check_type(FdRef file, const std::string& path) {
   return disk_error(path, "is " + what + "; give a regular file (a raw image) or a block device");
 }
 
+// A broker that was killed or stopped a moment ago still has the disk until the kernel has taken
+// its workers' rings apart: whoever restarts it at once should not be told that the disk is in use.
+constexpr int kBusyAttempts = 26;
+constexpr int kBusyRetryMs = 20;
+
+// `attempt` until it succeeds or fails for another reason than `busy`: true, or false with errno.
+template <typename Attempt, typename Busy>
+bool patiently(Attempt attempt, Busy busy) {
+  for (int i = 0; i < kBusyAttempts; ++i) {
+    if (attempt()) return true;
+    if (!busy(errno)) return false;
+    if (i + 1 < kBusyAttempts) {
+      const int os_errno = errno;
+      ::poll(nullptr, 0, kBusyRetryMs);
+      errno = os_errno;
+    }
+  }
+  return false;
+}
+
 // The file that was looked at, and no other: through its descriptor, not its path.
 Answer<Fd> open_for_use(FdRef found, int flags, const DeviceConfig& config) {
   const std::string magic = "/proc/self/fd/" + std::to_string(found.number);
-  Fd file(::open(magic.c_str(), flags | O_CLOEXEC | O_NOCTTY));
-  if (file.valid()) return file;
+  Fd file;
+  const auto open = [&] {
+    file = Fd(::open(magic.c_str(), flags | O_CLOEXEC | O_NOCTTY));
+    return file.valid();
+  };
+  if (patiently(open, [](int os_errno) { return os_errno == EBUSY; })) return file;
   if (errno == EINVAL && (flags & O_DIRECT) != 0) {
     return disk_error(config.blk_file, "is on a file system without direct I/O; give --direct=off");
   }
   return disk_error(config.blk_file, open_failed(errno, config));
 }
-
-constexpr int kLockAttempts = 26;
-constexpr int kLockRetryMs = 20;
 
 // Held by the open file description, hence by every worker that has it, even if the broker dies.
 // It covers the bytes that QEMU locks, too: a QEMU that uses this image is noticed, and notices us.
@@ -102,14 +123,10 @@ Answer<void> lock(FdRef file, const DeviceConfig& config) {
   struct flock whole {};
   whole.l_type = static_cast<short>(config.read_only ? F_RDLCK : F_WRLCK);
   whole.l_whence = SEEK_SET;
-  // A broker that was killed a moment ago still holds the lock until the kernel has taken its
-  // workers' rings apart: whoever restarts it at once should not be told that the disk is in use.
-  for (int attempt = 0; attempt < kLockAttempts; ++attempt) {
-    if (::fcntl(file.number, F_OFD_SETLK, &whole) == 0) return {};
-    if (errno != EAGAIN && errno != EACCES) break;
-    if (attempt + 1 < kLockAttempts) ::poll(nullptr, 0, kLockRetryMs);
-  }
-  if (errno != EAGAIN && errno != EACCES) {
+  const auto take = [&] { return ::fcntl(file.number, F_OFD_SETLK, &whole) == 0; };
+  const auto taken = [](int os_errno) { return os_errno == EAGAIN || os_errno == EACCES; };
+  if (patiently(take, taken)) return {};
+  if (!taken(errno)) {
     return disk_error(config.blk_file, "cannot be locked: " + errno_text(errno));
   }
   std::string holder = "another device or process";

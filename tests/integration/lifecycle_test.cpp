@@ -11,6 +11,7 @@
 
 #include "tests/fakes/process.h"
 #include "tests/integration/host.h"
+#include "tests/integration/loop_device.h"
 #include "tests/integration/verified_load.h"
 
 namespace integration {
@@ -491,6 +492,20 @@ TEST_P(Running, BrokerThatIsStartedAgainAfterItWasKilledServesTheSameDisk) {
   load.abandon();
   start();
   expect_serves(queue(), 4096);
+}
+
+// A block device is claimed as well as locked, and a ring lets go of both some time after its end.
+TEST_P(Running, BrokerThatIsStartedAgainAfterItWasKilledServesTheSameBlockDevice) {
+  const std::string image = host_.file("loop.img");
+  make_image(image, 8 << 20);
+  const LoopDevice loop(image);
+  if (!loop.valid()) GTEST_SKIP() << "no loop device can be made here";
+  for (int round = 0; round < 10; ++round) {
+    start({}, {.options = {"--direct=on"}, .file = loop.path()});
+    expect_serves(queue());
+    host_.broker().signal(SIGKILL);
+    (void)host_.broker().wait_exit();
+  }
 }
 
 TEST_P(Running, SigintEndsItToo) {
