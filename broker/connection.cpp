@@ -34,6 +34,10 @@ constexpr milliseconds kReadingPause{100};
 // A session whose socket is closed has no reason to live longer than this.
 constexpr milliseconds kExitPatience{1000};
 
+constexpr const char* kNoMemoryForRing =
+    "this user's limit on locked memory leaves no room for another ring; raise it (ulimit -l, or "
+    "LimitMEMLOCK= in the systemd unit), or give the broker CAP_IPC_LOCK";
+
 bool same_exit(const Death& death, ipc::SessionExit code) {
   return death.exited_with(static_cast<int>(code));
 }
@@ -174,18 +178,31 @@ void Connection::pause_reading() {
 
 // --- what the table asks for ---------------------------------------------------------------------
 
+common::Result<std::unique_ptr<Worker>> Connection::start_worker(std::uint32_t queue,
+                                                                 common::EngineKind engine) {
+  const WorkerOrder order{.device = facts_.name,
+                          .queue = queue,
+                          .uid = facts_.uid,
+                          .kind = facts_.model.kind,
+                          .engine = engine,
+                          .recipe = facts_.model.worker_recipe(queue, engine)};
+  return Worker::start(services_, log_, order,
+                       [this, queue](const WorkerEnd& end) { on_worker_ended(queue, end); });
+}
+
 void Connection::open_queue(std::uint32_t queue) {
-  WorkerOrder order{.device = facts_.name,
-                    .queue = queue,
-                    .uid = facts_.uid,
-                    .kind = facts_.model.kind,
-                    .engine = facts_.engine,
-                    .recipe = facts_.model.worker_recipe(queue, facts_.engine)};
-  auto worker = Worker::start(services_, log_, order,
-                              [this, queue](const WorkerEnd& end) { on_worker_ended(queue, end); });
+  const std::string name = "worker " + facts_.name + "/" + std::to_string(queue);
+  auto worker = start_worker(queue, facts_.engine);
+  const bool no_ring =
+      !worker && facts_.engine == common::EngineKind::kIoUring && worker.error().os_errno == ENOMEM;
+  if (no_ring && facts_.may_fall_back) {
+    log_.warn(name + " gets the fallback engine: " + kNoMemoryForRing);
+    worker = start_worker(queue, common::EngineKind::kFallback);
+  }
   if (!worker) {
-    log_.error("worker " + facts_.name + "/" + std::to_string(queue) + " cannot be started: " +
-               worker.error().what + ": " + errno_text(worker.error().os_errno));
+    log_.error(name + " cannot be started: " + worker.error().what + ": " +
+               errno_text(worker.error().os_errno) +
+               (no_ring ? std::string("; ") + kNoMemoryForRing : ""));
     return answer_ended(queue, {ipc::QueueOutcome::kNotStarted, 0});
   }
   const common::Fd socket = (*worker)->take_session_socket();

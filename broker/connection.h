@@ -41,6 +41,7 @@ struct DeviceFacts {
   DeviceModel model;
   std::uint32_t uid = 0;
   common::EngineKind engine = common::EngineKind::kFallback;
+  bool may_fall_back = false;  // Where no ring can be had for a worker: --engine=auto.
 };
 
 // How long workers may take to finish what they have taken once their VMM is gone.
@@ -83,6 +84,8 @@ class Connection final : private SessionRequests {
   [[nodiscard]] common::Result<void> watch();
 
   void open_queue(std::uint32_t queue) override;
+  [[nodiscard]] common::Result<std::unique_ptr<Worker>> start_worker(std::uint32_t queue,
+                                                                     common::EngineKind engine);
   void queue_serving(std::uint32_t queue) override;
   void close_queue(std::uint32_t queue) override;
   void swap_call(std::uint32_t queue, common::Fd eventfd, bool running) override;

@@ -29,7 +29,7 @@ using common::ipc::WorkerFault;
 //   {0:x} in hexadecimal    {0:r} as a request       {0:e} as an errno     {0:p} as a part of a
 //   ring {0:t} as a file type    {0:f} as a WorkerFault   {0:o} as an outcome   {0:l} as a layer
 //   {0:d} how far ahead of {1} it is, modulo 2^16    {0:h} what to do about these feature bits
-//   {share} how to share the guest's memory
+//   {0:s} as a step of making an engine    {share} how to share the guest's memory
 
 struct EventSentence {
   EventCode code;
@@ -168,7 +168,7 @@ constexpr FaultSentence kFaultSentences[] = {
      " ({1} bytes at {0:x})"},
 
     // The host's, or ours.
-    {WorkerFault::kEngine, "the engine failed", " (step {0})"},
+    {WorkerFault::kEngine, "the engine failed", " ({0:s})"},
     {WorkerFault::kPosture,
      "a layer of the jail is missing and --require-posture=strict asks for it", " ({0:l})"},
     {WorkerFault::kJail, "the jail could not be closed", " (step {0})"},
@@ -284,6 +284,16 @@ std::string outcome_in_words(std::uint64_t outcome) {
   return "ended for a reason this broker does not know (" + std::to_string(outcome) + ")";
 }
 
+// worker/start.cpp: EngineStep.
+std::string engine_step(std::uint64_t step) {
+  constexpr std::string_view kSteps[] = {
+      "while it served", "setting up its io_uring",
+      "setting up Linux AIO; if fs.aio-max-nr is used up, raise it: sysctl fs.aio-max-nr",
+      "putting its descriptors into their places"};
+  if (step < std::size(kSteps)) return std::string(kSteps[step]);
+  return "step " + std::to_string(step);
+}
+
 std::string layer_in_words(std::uint64_t layer) {
   if (layer >= common::kLayerCount) return "layer " + std::to_string(layer);
   return std::string(common::layer_name(static_cast<common::Layer>(layer)));
@@ -336,6 +346,8 @@ std::string number_as(char how, std::uint64_t number, std::uint64_t next) {
       return fault_in_words(number);
     case 'o':
       return outcome_in_words(number);
+    case 's':
+      return engine_step(number);
     case 'l':
       return layer_in_words(number);
     case 'd':

@@ -46,6 +46,15 @@ std::vector<unsigned> needed_capabilities(const BrokerConfig& config, const Host
     needed.push_back(CAP_SYS_ADMIN);  // Without a user namespace: clone(), and mounts in the child;
     needed.push_back(CAP_SETPCAP);    // its bounding set and securebits.
   }
+  const auto may_use_rings = [](const DeviceConfig& device) {
+    return device.engine != EngineChoice::kFallback;
+  };
+  if (host.uring.engine_possible &&
+      std::any_of(config.devices.begin(), config.devices.end(), may_use_rings)) {
+    // A ring that is made without it counts against RLIMIT_MEMLOCK, which all rings of a user share
+    // and which is 8 MiB on most hosts: enough for some 90 workers.
+    needed.push_back(CAP_IPC_LOCK);
+  }
   if (std::any_of(config.devices.begin(), config.devices.end(), reaches_into_others_directories)) {
     needed.push_back(CAP_DAC_OVERRIDE);  // --client connects, and stopping removes a socket, there.
   }
@@ -61,11 +70,13 @@ common::Result<void> give_up_privileges(const std::vector<unsigned>& kept) {
   return {};
 }
 
-void raise_descriptor_limit() noexcept {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+void raise_limits() noexcept {
+  for (const auto resource : {RLIMIT_NOFILE, RLIMIT_MEMLOCK}) {
+    rlimit limit{};
+    if (::getrlimit(resource, &limit) != 0) continue;
+    limit.rlim_cur = limit.rlim_max;
+    (void)::setrlimit(resource, &limit);
+  }
 }
 
 }  // namespace broker

@@ -18,7 +18,8 @@ namespace broker {
 // be open; children are started as before.
 [[nodiscard]] common::Result<void> give_up_privileges(const std::vector<unsigned>& kept);
 
-// As many descriptors as the host lets us have: each device and worker needs some.
-void raise_descriptor_limit() noexcept;
+// As many descriptors, and as much locked memory for rings, as the host lets us have: each device
+// and worker needs some.
+void raise_limits() noexcept;
 
 }  // namespace broker

@@ -121,7 +121,7 @@ class Broker {
 // between these two, so that the socket is there within milliseconds of exec; unless something may
 // have to be refused, which is said before anybody can connect.
 Answer<void> Broker::start() {
-  raise_descriptor_limit();
+  raise_limits();
   TRY(make_loop());
   TRY(open_disks());
   TRY_LET(programs_, open_programs());
@@ -212,6 +212,7 @@ Answer<void> Broker::choose_engines() {
     if (!engine) return common::fail(plan.facts.name + ": " + engine.error());
     plan.engine = *std::move(engine);
     plan.facts.engine = plan.engine.kind;
+    plan.facts.may_fall_back = config_.devices[i].engine == EngineChoice::kAuto;
     plan.facts.model.session_start.call_swap_in_place =
         plan.engine.kind == common::EngineKind::kIoUring && host_->uring.message_fds ? 1 : 0;
   }

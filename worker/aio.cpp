@@ -25,8 +25,11 @@ constexpr std::uint32_t kBatch = policy::kAioBatchMax;
 
 Result<std::unique_ptr<Aio>> Aio::create(FdRef notify, std::uint32_t depth) noexcept {
   aio_context_t context = 0;
-  if (::syscall(SYS_io_setup, std::max(depth, 1U), &context) != 0) {
-    return fail_errno("io_setup", errno);
+  depth = std::max(depth, 1U);
+  while (::syscall(SYS_io_setup, depth, &context) != 0) {
+    // EAGAIN: more than fs.aio-max-nr has left. What has no room waits in our queue instead.
+    if (errno != EAGAIN || depth == 1) return fail_errno("io_setup", errno);
+    depth /= 2;
   }
   std::unique_ptr<Aio> made(new Aio(context, notify));
   const Ring& ring = *made->ring_;

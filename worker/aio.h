@@ -20,7 +20,7 @@ namespace worker {
 class Aio {
  public:
   // `notify`: an eventfd that becomes readable with each completion. `depth`: how many requests are
-  // in flight at most; the host has a limit for all processes together (fs.aio-max-nr).
+  // in flight at most; fewer where the host's limit for all processes (fs.aio-max-nr) is near.
   [[nodiscard]] static common::Result<std::unique_ptr<Aio>> create(common::FdRef notify,
                                                                    std::uint32_t depth) noexcept;
 

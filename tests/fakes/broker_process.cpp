@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -48,7 +49,7 @@ common::Fd make_notify_socket(const std::string& path) {
 
 // In the child, between fork and exec: async-signal-safe calls only, since a test has threads.
 [[noreturn]] void become(const char* program, char* const* argv, char* const* envp, int output,
-                         const std::vector<int>& inherit, bool drop_root) {
+                         const std::vector<int>& inherit, const BrokerProcess::Setup& setup) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   // First out of the way of each other, then to their final numbers.
   std::array<int, 16> parked{};
@@ -61,8 +62,10 @@ common::Fd make_notify_socket(const std::string& path) {
   for (std::size_t i = 0; i < inherit.size() && i < parked.size(); ++i) {
     ::dup2(parked[i], kFirstInherited + static_cast<int>(i));
   }
-  if (drop_root && (::setgroups(0, nullptr) != 0 || ::setgid(kNobody) != 0 ||
-                    ::setuid(kNobody) != 0 || ::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)) {
+  const rlimit locked{setup.locked_bytes_max, setup.locked_bytes_max};
+  if (setup.locked_bytes_max != 0 && ::setrlimit(RLIMIT_MEMLOCK, &locked) != 0) ::_exit(126);
+  if (setup.drop_root && (::setgroups(0, nullptr) != 0 || ::setgid(kNobody) != 0 ||
+                          ::setuid(kNobody) != 0 || ::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)) {
     ::_exit(126);
   }
   ::execve(program, argv, envp);
@@ -106,8 +109,7 @@ void BrokerProcess::start(const Setup& setup, common::FdRef output) {
   pid_ = ::fork();
   require_call(pid_ >= 0, "fork");
   if (pid_ == 0) {
-    become(setup.program.c_str(), argv.data(), envp.data(), output.number, inherit,
-           setup.drop_root);
+    become(setup.program.c_str(), argv.data(), envp.data(), output.number, inherit, setup);
   }
   pidfd_ = common::Fd(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)));
   require_call(pidfd_.valid(), "pidfd_open");

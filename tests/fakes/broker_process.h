@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -25,6 +26,8 @@ class BrokerProcess {
     std::vector<common::FdRef> inherit = {};    // Numbered 3, 4, … there.
     bool notify = true;      // NOTIFY_SOCKET is set and READY=1 awaited by wait_ready().
     bool drop_root = false;  // Runs as nobody.
+    // Where not 0: what its user may lock (RLIMIT_MEMLOCK), rings of io_uring included.
+    std::uint64_t locked_bytes_max = 0;
   };
 
   explicit BrokerProcess(const Setup& setup);

@@ -184,28 +184,78 @@ TEST_F(Connection, StatisticsAreLoggedWhereAskedFor) {
 
 // --- without privileges --------------------------------------------------------------------------
 
-TEST_F(Connection, BrokerWithoutRootServesADiskThatItMayOpen) {
-  if (::getuid() != 0) GTEST_SKIP() << "everything else runs without root then";
-  const fakes::TempDir home = fakes::TempDir::for_sockets();
-  const std::string image = home.file("vda.img");
-  make_image(image, 8 << 20);
-  constexpr uid_t kNobody = 65534;
-  ASSERT_EQ(::chown(home.path().c_str(), kNobody, kNobody), 0);
-  ASSERT_EQ(::chown(image.c_str(), kNobody, kNobody), 0);
-  BrokerProcess broker(
-      {.program = BULKHEAD_PROGRAM,
-       .arguments = {"blk", "--socket-path=" + home.file("s"), "--blk-file=" + image},
-       .drop_root = true});
-  try {
-    broker.wait_ready();
-  } catch (const fakes::Failure&) {
-    if (broker.wait_exit() < 126) throw;
-    GTEST_SKIP() << "nobody may not run what was built here";
+TEST_F(Connection, RingsOfAPrivilegedBrokerAreNotCountedAsLockedMemory) {
+  constexpr unsigned long long kCapIpcLock = 1ULL << 14;
+  const std::string ours = fakes::status_field(::getpid(), "CapEff");
+  if ((std::stoull(ours, nullptr, 16) & kCapIpcLock) == 0) GTEST_SKIP() << "needs CAP_IPC_LOCK";
+  make_image(host_.image(), 8 << 20);
+  BrokerProcess broker({.program = BULKHEAD_PROGRAM,
+                        .arguments = {"blk", "--socket-path=" + host_.socket(),
+                                      "--blk-file=" + host_.image(), "--engine=io_uring"},
+                        .locked_bytes_max = 1 << 20});
+  broker.wait_ready();
+  const auto client = host_.connect({.queues = 32});
+  for (std::uint32_t queue = 0; queue < 32; ++queue) expect_serves(client->queue(queue));
+}
+
+// A broker that runs as nobody, on a disk of its own.
+class Unprivileged : public testing::Test {
+ protected:
+  // False where this cannot be tried here; `why_not_` says why.
+  [[nodiscard]] bool serve(const BrokerProcess::Setup& how,
+                           const std::vector<std::string>& options = {}) {
+    if (::getuid() != 0) {
+      why_not_ = "everything else runs without root then";
+      return false;
+    }
+    const std::string image = home_.file("vda.img");
+    make_image(image, 8 << 20);
+    constexpr uid_t kNobody = 65534;
+    EXPECT_EQ(::chown(home_.path().c_str(), kNobody, kNobody), 0);
+    EXPECT_EQ(::chown(image.c_str(), kNobody, kNobody), 0);
+    BrokerProcess::Setup setup = how;
+    setup.program = BULKHEAD_PROGRAM;
+    setup.arguments = {"blk", "--socket-path=" + socket(), "--blk-file=" + image};
+    setup.arguments.insert(setup.arguments.end(), options.begin(), options.end());
+    setup.drop_root = true;
+    broker_ = std::make_unique<BrokerProcess>(setup);
+    try {
+      broker_->wait_ready();
+    } catch (const fakes::Failure&) {
+      if (broker_->wait_exit() < 126) throw;
+      why_not_ = "nobody may not run what was built here";
+      return false;
+    }
+    return true;
   }
-  BlkClient client(home.file("s"));
+  [[nodiscard]] std::string socket() const { return home_.file("s"); }
+
+  fakes::TempDir home_ = fakes::TempDir::for_sockets();
+  std::unique_ptr<BrokerProcess> broker_;
+  std::string why_not_;
+};
+
+TEST_F(Unprivileged, BrokerServesADiskThatItMayOpen) {
+  if (!serve({})) GTEST_SKIP() << why_not_;
+  BlkClient client(socket());
   expect_serves(client.queue());
-  EXPECT_THAT(broker.log(), HasSubstr("posture"));
-  EXPECT_EQ(fakes::status_field(broker.children_named("worker").at(0), "Seccomp"), "2");
+  EXPECT_THAT(broker_->log(), HasSubstr("posture"));
+  EXPECT_EQ(fakes::status_field(broker_->children_named("worker").at(0), "Seccomp"), "2");
+}
+
+// Rings count as locked memory, which is scarce for whoever has no CAP_IPC_LOCK.
+TEST_F(Unprivileged, QueuesForWhichThereIsNoRingAreServedByTheFallbackEngine) {
+  if (!serve({.locked_bytes_max = 1 << 20})) GTEST_SKIP() << why_not_;
+  BlkClient client(socket(), {.queues = 32});
+  for (std::uint32_t queue = 0; queue < 32; ++queue) expect_serves(client.queue(queue));
+  EXPECT_NE(broker_->wait_for_line({"warning", "vda/31 gets the fallback engine", "LimitMEMLOCK="}),
+            "");
+}
+
+TEST_F(Unprivileged, QueueForWhichThereIsNoRingIsRefusedWhereIoUringIsDemanded) {
+  if (!serve({.locked_bytes_max = 1 << 20}, {"--engine=io_uring"})) GTEST_SKIP() << why_not_;
+  EXPECT_THROW(BlkClient(socket(), {.queues = 32}), fakes::Failure);
+  EXPECT_NE(broker_->wait_for_line({"error", "cannot be started", "LimitMEMLOCK="}), "");
 }
 
 // --- the command line ----------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 #include "worker/fallback_engine.h"
 
+#include <fstream>
+
 #include "tests/unit/worker/engine_rig.h"
 
 namespace worker_test {
@@ -33,6 +35,21 @@ TEST(FallbackEngine, DirectRequestsAreSubmittedTogether) {
     EXPECT_EQ(rig.engine->system_calls(), 0U);
     (void)rig.engine->turn(true);
     EXPECT_LE(rig.engine->system_calls(), 3U) << "io_submit, ppoll, read";
+  });
+}
+
+TEST(FallbackEngine, WorksWithLessDepthThanWantedWhereTheHostHasNoMore) {
+  std::uint32_t host_max = 0;
+  std::ifstream("/proc/sys/fs/aio-max-nr") >> host_max;
+  ASSERT_GT(host_max, 0U);
+  with_engine(EngineType::kFallbackDirect, {.depth = host_max + 1}, [](Rig& rig) {
+    const Pages pages(kBlock);
+    const iovec segments[] = {pages.part(0, kBlock)};
+    rig.engine->start({.kind = Kind::kRead, .tag = 1, .segments = segments});
+    (void)rig.engine->turn(true);
+    Completion completion;
+    EXPECT_TRUE(rig.engine->next_completion(completion));
+    EXPECT_EQ(completion.result, static_cast<int>(kBlock));
   });
 }
 
