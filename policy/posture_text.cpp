@@ -1,7 +1,9 @@
 // policy/posture_text.cpp: the table that `bulkhead posture` prints.
 #include <algorithm>
+#include <charconv>
 #include <cstddef>
 #include <string_view>
+#include <utility>
 
 #include "policy/posture.h"
 
@@ -81,6 +83,52 @@ std::string layer_table(const ProcessPosture& posture) {
   return text;
 }
 
+// "3, 5-8, 12": 64 queues make hundreds of numbers.
+std::string ranges_text(const std::vector<long>& numbers) {
+  std::string text;
+  for (std::size_t first = 0; first < numbers.size();) {
+    std::size_t last = first;
+    while (last + 1 < numbers.size() && numbers[last + 1] == numbers[last] + 1) ++last;
+    text += (text.empty() ? "" : ", ") + std::to_string(numbers[first]);
+    if (last != first) text += (last == first + 1 ? ", " : "-") + std::to_string(numbers[last]);
+    first = last + 1;
+  }
+  return text;
+}
+
+// "7 anon_inode:[eventfd]": 7 and the rest; a number below 0 for what is no such entry.
+std::pair<long, std::string_view> split_descriptor(std::string_view entry) {
+  long number = -1;
+  const auto parsed = std::from_chars(entry.data(), entry.data() + entry.size(), number);
+  if (parsed.ec != std::errc{}) return {-1, entry};
+  return {number, entry.substr(static_cast<std::size_t>(parsed.ptr - entry.data()))};
+}
+
+// What tells descriptors apart that are to be listed together: sockets have numbers of their own.
+std::string_view kind_of(std::string_view target) {
+  return target.starts_with(" socket:[") ? " socket" : target;
+}
+
+// Descriptors of one kind on one line, where there are several.
+std::vector<std::string> grouped(const std::vector<std::string>& descriptors) {
+  std::vector<std::string> lines;
+  std::vector<bool> listed(descriptors.size());
+  for (std::size_t i = 0; i < descriptors.size(); ++i) {
+    if (listed[i]) continue;
+    const auto [number, target] = split_descriptor(descriptors[i]);
+    std::vector<long> numbers = {number};
+    for (std::size_t j = i + 1; j < descriptors.size() && number >= 0; ++j) {
+      const auto [other, others_target] = split_descriptor(descriptors[j]);
+      if (other < 0 || kind_of(others_target) != kind_of(target)) continue;
+      numbers.push_back(other);
+      listed[j] = true;
+    }
+    const bool alone = numbers.size() == 1;
+    lines.push_back(alone ? descriptors[i] : ranges_text(numbers) + std::string(kind_of(target)));
+  }
+  return lines;
+}
+
 std::string list(std::string_view heading, const std::vector<std::string>& entries) {
   std::string text = "  " + padded(heading, 18);
   if (entries.empty()) return text + "none\n";
@@ -99,7 +147,7 @@ std::string details(const ProcessPosture& first, const std::string& others) {
   text += others;
   text += "\n";
   text += layer_table(first);
-  text += list("descriptors", first.descriptors);
+  text += list("descriptors", grouped(first.descriptors));
   text += list("executable maps", first.executable_maps);
   if (!first.suspicious_maps.empty()) text += list("WRITABLE AND EXEC", first.suspicious_maps);
   return text;
@@ -116,12 +164,11 @@ std::string format_postures(const std::vector<ProcessPosture>& postures) {
     const auto before = postures.begin() + static_cast<std::ptrdiff_t>(i);
     const auto like_this = [&](const ProcessPosture& other) { return alike(*before, other); };
     if (std::any_of(postures.begin(), before, like_this)) continue;
-    std::string others;
+    std::vector<long> others;
     for (auto each = before + 1; each != postures.end(); ++each) {
-      if (like_this(*each))
-        others += (others.empty() ? ", and alike " : ", ") + std::to_string(each->pid);
+      if (like_this(*each)) others.push_back(each->pid);
     }
-    text += details(*before, others);
+    text += details(*before, others.empty() ? "" : ", and alike " + ranges_text(others));
   }
   return text;
 }

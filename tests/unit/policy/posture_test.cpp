@@ -138,6 +138,38 @@ TEST(PostureTable, PrintsProcessesThatAreAlikeOnce) {
   EXPECT_THAT(text, testing::Not(HasSubstr("worker 11 (")));
 }
 
+TEST(PostureTable, NamesManyProcessesThatAreAlikeByRanges) {
+  std::vector<ProcessPosture> postures;
+  for (const pid_t pid : {10, 11, 12, 13, 15, 16}) {
+    postures.push_back(worker(pid, LayerState::kEnforced));
+  }
+  EXPECT_THAT(format_postures(postures), HasSubstr(", and alike 11-13, 15, 16\n"));
+}
+
+TEST(PostureTable, ListsDescriptorsOfOneKindTogether) {
+  ProcessPosture posture = worker(10, LayerState::kEnforced);
+  posture.descriptors = {
+      "0 /dev/null",           "3 socket:[11]",          "4 anon_inode:[eventfd]",
+      "5 socket:[12]",         "6 anon_inode:[eventfd]", "7 anon_inode:[eventfd]",
+      "8 anon_inode:[eventfd]"};
+  EXPECT_THAT(format_postures({posture}),
+              HasSubstr("  descriptors       0 /dev/null\n"
+                        "                    3, 5 socket\n"
+                        "                    4, 6-8 anon_inode:[eventfd]\n"));
+}
+
+TEST(PostureTable, ListsASocketThatIsAloneWithItsNumber) {
+  ProcessPosture posture = worker(10, LayerState::kEnforced);
+  posture.descriptors = {"3 socket:[11]"};
+  EXPECT_THAT(format_postures({posture}), HasSubstr("  descriptors       3 socket:[11]\n"));
+}
+
+TEST(PostureTable, SaysWhereDescriptorsCannotBeLookedAt) {
+  ProcessPosture posture = worker(10, LayerState::kEnforced);
+  posture.descriptors = {"cannot look: Permission denied"};
+  EXPECT_THAT(format_postures({posture}), HasSubstr("cannot look: Permission denied\n"));
+}
+
 TEST(PostureTable, PrintsAProcessThatDiffersByItself) {
   const std::string text =
       format_postures({worker(10, LayerState::kEnforced), worker(11, LayerState::kAbsent)});
