@@ -175,12 +175,15 @@ std::vector<std::string> store_settings(const std::vector<Given>& given, const D
 
 // --- commands ------------------------------------------------------------------------------------
 
+Outcome print_version() { return PrintAndExit{"bulkhead " BULKHEAD_VERSION "\n"}; }
+
 Outcome parse_blk(const Words& words, int listen_fds) {
   // QEMU docs/interop/vhost-user.rst, "Backend program conventions": whatever else is given.
   if (contains(words, "--print-capabilities")) {
     return PrintAndExit{std::string(kBlkCapabilities) + "\n"};
   }
   if (contains(words, "--help") || contains(words, "-h")) return PrintAndExit{blk_help()};
+  if (contains(words, "--version") || contains(words, "-V")) return print_version();
   const auto all = setting_names([](const Setting&) { return true; });
   TRY_LET(const std::vector<Given> given, split_options(words, all, "blk"));
   RunServe serve;
@@ -196,6 +199,7 @@ Outcome parse_blk(const Words& words, int listen_fds) {
 
 Outcome parse_serve(const Words& words) {
   if (contains(words, "--help") || contains(words, "-h")) return PrintAndExit{serve_help()};
+  if (contains(words, "--version") || contains(words, "-V")) return print_version();
   auto options =
       setting_names([](const Setting& setting) { return setting.scope == Scope::kBroker; });
   options.push_back({"config"});
@@ -266,7 +270,7 @@ Outcome parse_command(std::span<const std::string> arguments, int listen_fds) {
     return PrintAndExit{general_help()};
   }
   if (command == "--version" || command == "-V") {
-    return PrintAndExit{"bulkhead " BULKHEAD_VERSION "\n"};
+    return print_version();
   }
   if (command == "blk") return parse_blk(words, listen_fds);
   if (command == "serve") return parse_serve(words);

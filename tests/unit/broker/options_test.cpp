@@ -169,6 +169,8 @@ TEST(Options, CalledAsVhostUserBlkIsBlk) {
 
 TEST(Options, PrintsVersionAndHelp) {
   EXPECT_EQ(printed(parse({"--version"})), "bulkhead " BULKHEAD_VERSION "\n");
+  EXPECT_EQ(printed(parse({"blk", "--version"})), "bulkhead " BULKHEAD_VERSION "\n");
+  EXPECT_EQ(printed(parse({"serve", "-V"})), "bulkhead " BULKHEAD_VERSION "\n");
   EXPECT_THAT(printed(parse({"--help"})), HasSubstr("bulkhead serve --config=FILE"));
   EXPECT_THAT(printed(parse({"serve", "--help"})), HasSubstr("[[device]]"));
   EXPECT_THAT(printed(parse({"posture", "--help"})), HasSubstr("--pid=N"));
