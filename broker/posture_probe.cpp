@@ -81,8 +81,43 @@ LayerResults weaker(const LayerResults& left, const LayerResults& right) {
   return both;
 }
 
-std::string reason_text(const LayerResult& result) {
-  return result.os_errno == 0 ? "" : " (" + errno_text(result.os_errno) + ")";
+std::string reason_text(Layer layer, const LayerResult& result) {
+  if (result.os_errno != 0) return " (" + errno_text(result.os_errno) + ")";
+  // The one layer that is missing without any call having failed: nobody tried.
+  const bool not_ours_to_give = layer == Layer::kOwnUid && strength(result) != 2;
+  return not_ours_to_give ? " (the broker's own: it may not give another)" : "";
+}
+
+// What the operator has to change; empty where there is nothing but another kernel.
+std::string_view remedy(Layer layer) {
+  switch (layer) {
+    case Layer::kOwnUid:
+      return "start it as root, or with CAP_SETUID and CAP_SETGID";
+    case Layer::kUserNamespace:
+    case Layer::kPidNamespace:
+    case Layer::kMountNamespace:
+    case Layer::kNetNamespace:
+    case Layer::kIpcNamespace:
+    case Layer::kUtsNamespace:
+    case Layer::kCgroupNamespace:
+    case Layer::kEmptyRoot:
+      return "allow user namespaces (sysctl user.max_user_namespaces, and what the container or "
+             "security module says about them), or start it with CAP_SYS_ADMIN";
+    case Layer::kNoCapabilities:
+    case Layer::kSecurebits:
+      return "allow user namespaces, or start it with CAP_SETPCAP";
+    case Layer::kLandlock:
+      return "boot a kernel with Landlock, and with landlock in its list of security modules "
+             "(lsm=)";
+    case Layer::kNoNewPrivs:
+    case Layer::kRlimits:
+    case Layer::kNotDumpable:
+    case Layer::kMdwe:
+    case Layer::kMseal:
+    case Layer::kSeccomp:
+      break;
+  }
+  return "";
 }
 
 std::string list_of(const LayerResults& results, int wanted_strength) {
@@ -91,7 +126,7 @@ std::string list_of(const LayerResults& results, int wanted_strength) {
     if (strength(results[i]) != wanted_strength) continue;
     list += list.empty() ? "" : ", ";
     list += common::layer_name(static_cast<Layer>(i));
-    list += reason_text(results[i]);
+    list += reason_text(static_cast<Layer>(i), results[i]);
   }
   return list;
 }
@@ -133,7 +168,10 @@ std::vector<std::string> missing_for_strict(const LayerResults& results) {
     LayerResult& result = left[static_cast<std::size_t>(layer)];
     missing.push_back(std::string(common::layer_name(layer)) +
                       (strength(result) == 1 ? " is degraded" : " is absent") +
-                      reason_text(result));
+                      reason_text(layer, result));
+    if (const std::string_view what = remedy(layer); !what.empty()) {
+      missing.back().append(": ").append(what);
+    }
     result = {State::kEnforced, 0, 0};
   }
   return missing;

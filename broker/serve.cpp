@@ -236,7 +236,8 @@ Answer<void> Broker::check_posture() {
     }
     if (!missing.empty()) {
       return common::fail("posture is below strict: " + missing +
-                          "; give the broker what is missing, or use --require-posture=any");
+                          "; give the broker what is missing, or use --require-posture=any to "
+                          "serve without it");
     }
   }
   return {};

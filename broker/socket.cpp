@@ -181,8 +181,10 @@ Answer<void> give_access(FdRef file, const DeviceConfig& config, uid_t owner, gi
   if ((owner != kLeaveUid || group != kLeaveGid) &&
       ::fchownat(file.number, "", owner, group, AT_EMPTY_PATH) != 0) {
     return fail("cannot give socket " + in_quotes(config.socket_path) + " to " +
-                clean_text(config.socket_owner + ":" + config.socket_group) + ": " +
-                errno_text(errno) +
+                (config.socket_owner.empty() ? "" : "user " + in_quotes(config.socket_owner)) +
+                (config.socket_owner.empty() || config.socket_group.empty() ? "" : " and ") +
+                (config.socket_group.empty() ? "" : "group " + in_quotes(config.socket_group)) +
+                ": " + errno_text(errno) +
                 "; start as root or leave out --socket-owner and --socket-group");
   }
   if (::chmod(magic_path(file).c_str(), config.socket_mode) != 0) {

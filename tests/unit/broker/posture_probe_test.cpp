@@ -1,5 +1,6 @@
 #include "broker/posture_probe.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cerrno>
@@ -30,8 +31,8 @@ TEST(PostureSummary, NamesWhatIsMissingAndWhy) {
   at(results, Layer::kMseal) = {State::kAbsent, 0, ENOSYS};
   at(results, Layer::kLandlock) = {State::kAbsent, 0, 0};
   EXPECT_EQ(posture_summary(results),
-            "posture: 15 of 18 layers enforced; degraded: own uid; absent: landlock, mseal "
-            "(Function not implemented)");
+            "posture: 15 of 18 layers enforced; degraded: own uid (the broker's own: it may "
+            "not give another); absent: landlock, mseal (Function not implemented)");
 }
 
 TEST(PostureSummary, SilenceIsNotALayer) {
@@ -50,9 +51,11 @@ TEST(MissingForStrict, ListsEachLayerNotOnlyTheFirst) {
   auto results = all_enforced();
   at(results, Layer::kNetNamespace) = {State::kAbsent, 0, EPERM};
   at(results, Layer::kOwnUid) = {State::kDegraded, 0, 0};
-  EXPECT_EQ(missing_for_strict(results),
-            (std::vector<std::string>{"net namespace is absent (Operation not permitted)",
-                                      "own uid is degraded"}));
+  EXPECT_THAT(missing_for_strict(results),
+              testing::ElementsAre(
+                  testing::HasSubstr("net namespace is absent (Operation not permitted): allow"),
+                  testing::HasSubstr("own uid is degraded (the broker's own: it may not give "
+                                     "another): start it as root")));
 }
 
 TEST(MissingForStrict, DoesNotAskForWhatKernelsMostlyHaveNot) {
