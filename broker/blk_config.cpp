@@ -144,6 +144,8 @@ ipc::SessionStart blk_session_start(const Disk& disk, const DeviceConfig& config
   start.config_bytes = sizeof(space);
   start.writable_offset = blk::kConfigWceOffset;
   start.writable_bytes = 1;
+  // 5.2.5.2: writeback is 0 for a driver that takes CONFIG_WCE without FLUSH.
+  start.writable_needs = blk::kFeatureFlush;
   std::memcpy(start.config.data(), &space, sizeof(space));
   return start;
 }

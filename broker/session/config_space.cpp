@@ -16,7 +16,9 @@ std::uint64_t position_of(std::uint32_t offset) noexcept {
 }  // namespace
 
 ConfigSpace::ConfigSpace(const common::ipc::SessionStart& start) noexcept
-    : writable_offset_(start.writable_offset), writable_bytes_(start.writable_bytes) {
+    : writable_offset_(start.writable_offset),
+      writable_bytes_(start.writable_bytes),
+      writable_needs_(start.writable_needs) {
   std::copy_n(start.config.begin(), start.config_bytes, bytes_.begin());
 }
 
@@ -45,6 +47,10 @@ void ConfigSpace::replace(std::span<const std::uint8_t> bytes) noexcept {
   ++generation_;
 }
 
+void ConfigSpace::acknowledged(std::uint64_t features) noexcept {
+  writable_hidden_ = (features & writable_needs_) != writable_needs_;
+}
+
 std::array<std::uint8_t, kWritableBytesMax> ConfigSpace::writable() const noexcept {
   std::array<std::uint8_t, kWritableBytesMax> out{};
   std::copy_n(bytes_.begin() + writable_offset_, writable_bytes_, out.begin());
@@ -56,7 +62,8 @@ bool ConfigSpace::is_writable(std::uint64_t position) const noexcept {
 }
 
 std::uint8_t ConfigSpace::at(std::uint64_t position) const noexcept {
-  return position < bytes_.size() ? bytes_[position] : std::uint8_t{0};
+  if (position >= bytes_.size() || (writable_hidden_ && is_writable(position))) return 0;
+  return bytes_[position];
 }
 
 }  // namespace session

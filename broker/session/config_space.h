@@ -32,6 +32,10 @@ class ConfigSpace {
   // The broker says that the device has changed; what the driver has written stays.
   void replace(std::span<const std::uint8_t> bytes) noexcept;
 
+  // The driver has acknowledged these features: without what the writable bytes need, they read as
+  // 0, whatever they are.
+  void acknowledged(std::uint64_t features) noexcept;
+
   [[nodiscard]] std::array<std::uint8_t, kWritableBytesMax> writable() const noexcept;
   // Goes up with every replace(): running workers were told of the device before that.
   [[nodiscard]] std::uint32_t generation() const noexcept { return generation_; }
@@ -43,6 +47,8 @@ class ConfigSpace {
   std::array<std::uint8_t, common::ipc::kConfigBytesMax> bytes_{};
   std::uint32_t writable_offset_ = 0;
   std::uint32_t writable_bytes_ = 0;
+  std::uint64_t writable_needs_ = 0;
+  bool writable_hidden_ = false;
   std::uint32_t generation_ = 0;
 };
 

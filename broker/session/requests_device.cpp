@@ -46,6 +46,7 @@ Outcome<Answer> get_features(Context& context, Incoming& incoming) noexcept {
 Outcome<Answer> set_features(Context& context, Incoming& incoming) noexcept {
   Device& device = context.device;
   TRY(device.features.acknowledge(incoming.as<std::uint64_t>()));
+  device.config.acknowledged(device.features.bits());
   // "Ring states": without bit 30, "the back-end must enable all rings immediately".
   if (!device.features.rings_start_disabled()) enable_all(device);
   for (std::uint32_t queue = 0; queue < device.queue_count; ++queue) {

@@ -37,6 +37,7 @@ struct SessionStart {
   std::uint32_t writable_offset;     // The bytes of `config` that SET_CONFIG may change:
   std::uint32_t writable_bytes;      // at most 8 of them (the cache mode of a disk).
   std::uint32_t call_swap_in_place;  // 1: SwapCall works; 0: a new call eventfd needs a new worker.
+  std::uint64_t writable_needs;  // Without these features a driver reads the writable bytes as 0.
   std::array<std::uint8_t, kConfigBytesMax> config;
 };
 static_assert(Message<SessionStart>);

@@ -118,6 +118,7 @@ TEST_F(BlkConfigTest, WriteZeroesDoesNotUnmapWhereDiscardIsOff) {
 TEST_F(BlkConfigTest, OnlyTheCacheModeMayBeWritten) {
   const auto start = blk_session_start(disk_, config_);
   EXPECT_EQ(start.writable_offset, 32U);
+  EXPECT_EQ(start.writable_needs, common::blk::kFeatureFlush);
   EXPECT_EQ(start.writable_bytes, 1U);
 }
 

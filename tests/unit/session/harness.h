@@ -33,6 +33,7 @@ inline constexpr std::uint64_t kAllProtocol =
     fakes::kProtocolMq | fakes::kProtocolReplyAck | fakes::kProtocolBackendReq |
     fakes::kProtocolConfig | fakes::kProtocolBackendSendFd | fakes::kProtocolResetDevice |
     fakes::kProtocolMemSlots | fakes::kProtocolStatus;
+inline constexpr std::uint64_t kFlush = 1ULL << 9;
 inline constexpr std::uint32_t kWceOffset = 32;
 
 // A disk of 60 configuration bytes, of which the 33rd (the cache mode) can be written.
@@ -46,6 +47,7 @@ inline constexpr std::uint32_t kWceOffset = 32;
   start.config_bytes = 60;
   start.writable_offset = kWceOffset;
   start.writable_bytes = 1;
+  start.writable_needs = kFlush;
   start.call_swap_in_place = 1;
   for (std::uint8_t i = 0; i < 60; ++i) start.config[i] = static_cast<std::uint8_t>(i + 1);
   return start;

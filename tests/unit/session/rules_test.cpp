@@ -118,6 +118,16 @@ TEST_F(Rules, WritableByteChangedWhileRunningReachesTheWorker) {
   EXPECT_EQ(broker().start_of(0).ring.writable_config[0], 0U);
 }
 
+// virtio 1.2, 5.2.5.2
+TEST_F(Rules, WritableByteReadsAsZeroForADriverWithoutTheFeatureItNeeds) {
+  launch();
+  negotiate();
+  fe().set_features((kBlkFeatures & ~kFlush) | kBit30);
+  EXPECT_EQ(fe().get_config(kWceOffset, 1)[0], byte_of(0));
+  fe().set_features(kBlkFeatures | kBit30);
+  EXPECT_EQ(fe().get_config(kWceOffset, 1)[0], byte_of(kWceOffset + 1));
+}
+
 // 4: QEMU pauses a machine with SET_STATUS 0 and does not send its cache mode again.
 TEST_F(Rules, WritableByteSurvivesPauseAndReset) {
   start_device();
