@@ -282,9 +282,10 @@ void Connection::session_is_over(milliseconds patience) {
     patience_timer_.reset();
     return;
   }
-  // Told to drain, it ends after its workers; else they are not waited for.
-  const milliseconds session_patience = draining_ ? patience : std::min(patience, kExitPatience);
-  patience_timer_ = services_.loop.after(session_patience, [this] {
+  // Told to drain, it waits for us to let go of it (release_session_if_drained), which is no fault
+  // of its own; whoever drains kills in the end.
+  if (draining_) return;
+  patience_timer_ = services_.loop.after(std::min(patience, kExitPatience), [this] {
     log_.warn("the session of " + visitor_name_ + " does not end by itself; it is killed");
     killed_because_ = "it does not end by itself";
     kill_child(session_.child.pidfd.ref());

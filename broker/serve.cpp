@@ -42,10 +42,10 @@ using std::chrono::milliseconds;
 
 // How soon an operator reads that a disk fails, and how often at most.
 constexpr milliseconds kDiskErrorsInterval{2000};
-// SIGTERM promises an end within 2 s.
-constexpr milliseconds kStopDrain{1400};
-constexpr milliseconds kStopKill{1500};
-constexpr milliseconds kStopLimit{1900};
+// SIGTERM promises an end within 2 s, on a busy host too.
+constexpr milliseconds kStopDrain{1200};
+constexpr milliseconds kStopKill{1300};
+constexpr milliseconds kStopLimit{1600};
 
 std::string error_text(const common::Error& error) {
   return std::string(error.what) + ": " + errno_text(error.os_errno);
@@ -312,7 +312,12 @@ void Broker::stop() {
   });
   // What does not die by SIGKILL hangs in the kernel: it dies with its disk, not by our waiting.
   limit_timer_ = loop_->after(kStopLimit, [this] {
-    log_.error("", "some processes do not end; they hang in the kernel, and are left behind");
+    for (const auto& device : devices_) {
+      if (device->finished()) continue;
+      log_.error(device->name(),
+                 "processes of it do not end: they wait in the kernel for its disk, "
+                 "and are left behind");
+    }
     loop_->stop();
   });
   for (const auto& device : devices_) device->stop(kStopDrain);

@@ -50,13 +50,22 @@ std::size_t count_of(const ProcessPosture& posture, LayerState state) {
                     [state](const LayerView& view) { return view.state == state; }));
 }
 
-std::string summary_row(const ProcessPosture& posture) {
+// As wide as the longest title, within reason.
+std::size_t title_width(const std::vector<ProcessPosture>& postures) {
+  constexpr std::size_t kLeast = 34;
+  constexpr std::size_t kMost = 80;
+  std::size_t width = kLeast;
+  for (const ProcessPosture& posture : postures) width = std::max(width, posture.title.size());
+  return std::min(width, kMost);
+}
+
+std::string summary_row(const ProcessPosture& posture, std::size_t title_width) {
   std::string layers = std::to_string(count_of(posture, LayerState::kEnforced));
   layers.append("/").append(std::to_string(posture.layers.size()));
   const bool counted = posture.descriptors.empty() || posture.descriptors[0][0] != 'c';
   std::string row = padded(std::to_string(posture.pid), 9);
   row += padded(role_text(posture.role), 9);
-  row += padded(posture.title, 34);
+  row += padded(posture.title, title_width);
   row += " ";
   row += padded(layers, 8);
   row += padded(counted ? std::to_string(posture.descriptors.size()) : "?", 6);
@@ -156,9 +165,10 @@ std::string details(const ProcessPosture& first, const std::string& others) {
 }  // namespace
 
 std::string format_postures(const std::vector<ProcessPosture>& postures) {
-  std::string text = padded("PID", 9) + padded("ROLE", 9) + padded("TITLE", 34) + " " +
+  const std::size_t width = title_width(postures);
+  std::string text = padded("PID", 9) + padded("ROLE", 9) + padded("TITLE", width) + " " +
                      padded("LAYERS", 8) + padded("FDS", 6) + "W+X\n";
-  for (const ProcessPosture& posture : postures) text += summary_row(posture);
+  for (const ProcessPosture& posture : postures) text += summary_row(posture, width);
 
   for (std::size_t i = 0; i < postures.size(); ++i) {
     const auto before = postures.begin() + static_cast<std::ptrdiff_t>(i);

@@ -112,6 +112,20 @@ bool wait_gone(pid_t pid) {
   return ::poll(&waiting, 1, static_cast<int>(patience)) == 1;
 }
 
+bool wait_uninterruptible(pid_t pid) {
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  while (std::chrono::steady_clock::now() < end) {
+    for (const std::string& thread : entries_of(proc(pid, "task"))) {
+      // "PID (comm) STATE …"
+      const std::string stat = read_file(proc(pid, "task/" + thread + "/stat"));
+      const std::size_t name_end = stat.rfind(") ");
+      if (name_end != std::string::npos && stat[name_end + 2] == 'D') return true;
+    }
+    ::poll(nullptr, 0, 1);
+  }
+  return false;
+}
+
 CpuUse cpu_use_of(const std::vector<pid_t>& pids) {
   CpuUse sum;
   for (const pid_t pid : pids) {

@@ -25,6 +25,10 @@ namespace fakes {
 // Sleeps until the process has ended; false after the fakes' patience. It need not be our child.
 [[nodiscard]] bool wait_gone(pid_t pid);
 
+// Looks until a thread of it waits in the kernel where no signal reaches it; false after the fakes'
+// patience.
+[[nodiscard]] bool wait_uninterruptible(pid_t pid);
+
 // What threads have used, in nanoseconds and voluntary switches: of the given processes together.
 struct CpuUse {
   std::uint64_t run_ns = 0;

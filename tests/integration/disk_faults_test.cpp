@@ -2,12 +2,18 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/fs.h>
+#include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
+#include <memory>
 
 #include "tests/fakes/failure.h"
+#include "tests/fakes/process.h"
 #include "tests/integration/host.h"
 #include "tests/integration/loop_device.h"
 
@@ -94,6 +100,60 @@ TEST_P(FullDisk, WritesFailWithAnErrorWhenThereIsNoRoomAndReadsGoOn) {
   const common::blk::WireRange range{common::Le64(0), common::Le32(2048), common::Le32(0)};
   EXPECT_EQ(client->queue().ranges(RequestType::kDiscard, {&range, 1}), kOk);
   EXPECT_EQ(client->queue().write(0, chunk), kOk);
+}
+
+// A disk that hangs: a file system that is frozen, so that writes wait in the kernel, where no
+// signal reaches them.
+class HangingDisk : public DiskTest {
+ protected:
+  void SetUp() override {
+    const std::string image = host_.file("fs.img");
+    make_image(image, 32 << 20);
+    if (std::system(("PATH=$PATH:/usr/sbin:/sbin mkfs.ext4 -q -F " + image).c_str()) != 0) {
+      FAIL() << "mkfs.ext4 is missing: install e2fsprogs";
+    }
+    loop_ = std::make_unique<LoopDevice>(image);
+    std::filesystem::create_directories(mount_);
+    if (!loop_->valid() || ::mount(loop_->path().c_str(), mount_.c_str(), "ext4", 0, "") != 0) {
+      GTEST_SKIP() << "mounting a small file system needs root and a loop device";
+    }
+    make_image(mount_ + "/vda.img", 8 << 20);
+    root_ = common::Fd(::open(mount_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  }
+  void TearDown() override {
+    if (!root_.valid()) return;
+    thaw();
+    root_.reset();
+    ::umount2(mount_.c_str(), MNT_DETACH);
+  }
+  void freeze() { ASSERT_EQ(::ioctl(root_.ref().number, FIFREEZE, 0), 0); }
+  void thaw() { (void)::ioctl(root_.ref().number, FITHAW, 0); }
+
+  std::string mount_ = host_.file("mount");
+  std::unique_ptr<LoopDevice> loop_;
+  common::Fd root_;
+};
+BULKHEAD_FOR_ALL_SETTINGS(HangingDisk);
+
+TEST_P(HangingDisk, HoldsUpNeitherOtherQueuesNorTheEndOfTheBroker) {
+  host_.serve({.file = mount_ + "/vda.img"});
+  const auto client = host_.connect({.queues = 2});
+  expect_serves(client->queue(0));
+  const pid_t worker = host_.broker().children_named("worker-blk: vda/0").at(0);
+  freeze();
+  fakes::BlkQueueDriver& stuck = client->queue(0);
+  const std::uint16_t slot = *stuck.free_slot();
+  const BlkSegment segment{stuck.data_addr(slot), 4096};
+  stuck.prepare(slot, RequestType::kOut, 64, {&segment, 1}, false);
+  (void)stuck.driver().publish();
+  stuck.kick();
+  ASSERT_TRUE(fakes::wait_uninterruptible(worker));
+  std::vector<std::byte> got(4096);
+  EXPECT_EQ(client->queue(1).read(4096, got), kOk);
+  host_.broker().signal(SIGTERM);
+  EXPECT_EQ(host_.broker().wait_exit(), 0);
+  EXPECT_NE(host_.broker().wait_for_line({"error vda", "wait in the kernel for its disk"}), "");
+  EXPECT_EQ(host_.broker().count_lines("does not end by itself"), 0);
 }
 
 // A block device whose file shrinks under it: the kernel answers EIO.
