@@ -1,7 +1,10 @@
 #include "tests/fakes/process.h"
 
 #include <poll.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/user.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -125,6 +128,43 @@ bool wait_uninterruptible(pid_t pid) {
   }
   return false;
 }
+
+#if defined(__x86_64__)
+namespace {
+
+constexpr unsigned kInstructionBytes = 2;
+constexpr long kSyscallInstruction = 0x050f;
+
+// The tracee is stopped. False where it does not stand behind a `syscall`.
+bool turn_back_to(pid_t pid, long number) {
+  user_regs_struct registers{};
+  if (::ptrace(PTRACE_GETREGS, pid, nullptr, &registers) != 0) return false;
+  registers.rip -= kInstructionBytes;
+  const long code = ::ptrace(PTRACE_PEEKTEXT, pid, registers.rip, nullptr);
+  if ((code & 0xffff) != kSyscallInstruction) return false;
+  registers.rax = static_cast<unsigned long long>(number);
+  registers.orig_rax = ~0ULL;  // No call that would be restarted.
+  return ::ptrace(PTRACE_SETREGS, pid, nullptr, &registers) == 0;
+}
+
+}  // namespace
+
+bool inject_system_call(pid_t pid, long number) {
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  while (std::chrono::steady_clock::now() < end) {
+    int status = 0;
+    if (::ptrace(PTRACE_ATTACH, pid, nullptr, nullptr) != 0) return false;
+    const bool stopped = ::waitpid(pid, &status, __WALL) == pid && WIFSTOPPED(status);
+    const bool done = stopped && turn_back_to(pid, number);
+    if (::ptrace(PTRACE_DETACH, pid, nullptr, nullptr) != 0) return false;
+    if (done) return true;
+    ::poll(nullptr, 0, 1);  // It was at work: once more.
+  }
+  return false;
+}
+#else
+bool inject_system_call(pid_t, long) { return false; }
+#endif
 
 CpuUse cpu_use_of(const std::vector<pid_t>& pids) {
   CpuUse sum;

@@ -29,6 +29,10 @@ namespace fakes {
 // patience.
 [[nodiscard]] bool wait_uninterruptible(pid_t pid);
 
+// Makes a process that waits in a system call do another one, as code that was slipped into it
+// would. False where it cannot be made to.
+[[nodiscard]] bool inject_system_call(pid_t pid, long number);
+
 // What threads have used, in nanoseconds and voluntary switches: of the given processes together.
 struct CpuUse {
   std::uint64_t run_ns = 0;

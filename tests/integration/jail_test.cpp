@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -111,6 +112,23 @@ TEST_P(Jail, RootOfAJailedProcessIsEmpty) {
 
 TEST_P(Jail, NothingIsWritableAndExecutable) {
   for (const pid_t pid : {session_, workers_[0]}) EXPECT_EQ(fakes::maps_with(pid, "rwx"), 0);
+}
+
+// The audit log is what names the system call; without it the line says that there was one.
+TEST_P(Jail, DeathByTheFilterIsLoggedWithTheSystemCallAndOtherQueuesGoOn) {
+  constexpr unsigned long long kCapAuditRead = 1ULL << 37;
+  const std::string ours = fakes::status_field(::getpid(), "CapEff");
+  const bool named = (std::stoull(ours, nullptr, 16) & kCapAuditRead) != 0;
+  if (!fakes::inject_system_call(workers_[1], SYS_socket)) GTEST_SKIP() << "needs ptrace";
+  EXPECT_NE(host_.broker().wait_for_line({"error", "worker vda/1 killed by seccomp: ",
+                                          named ? "system call socket" : "system call"}),
+            "");
+  expect_serves(client_->queue(0));
+  ASSERT_TRUE(fakes::inject_system_call(session_, SYS_execve));
+  EXPECT_NE(host_.broker().wait_for_line({"error", "session of pid ", "killed by seccomp: ",
+                                          named ? "system call execve" : "system call"}),
+            "");
+  expect_serves(host_.connect()->queue());
 }
 
 TEST_P(Jail, PostureCommandShowsEveryProcess) {
