@@ -17,8 +17,10 @@ class DeviceLog {
   DeviceLog(Log& log, std::string device) : log_(log), device_(std::move(device)) {}
 
   void write(Level level, std::string_view text) {
-    if (!budget_.take()) return;
-    if (const auto dropped = budget_.take_dropped(); dropped != 0) {
+    const bool urgent = level == Level::kWarn || level == Level::kError;
+    if (!(urgent ? urgent_budget_ : budget_).take()) return;
+    const auto dropped = budget_.take_dropped() + urgent_budget_.take_dropped();
+    if (dropped != 0) {
       log_.warn(device_, std::to_string(dropped) + " lines were left out: too many a second");
     }
     log_.write(level, device_, text);
@@ -35,6 +37,8 @@ class DeviceLog {
   Log& log_;
   std::string device_;
   Budget budget_{kPerSecond, kBurst};
+  // A guest that resets for ever must not hide what became of a worker.
+  Budget urgent_budget_{kPerSecond, kBurst};
 };
 
 }  // namespace broker
