@@ -59,13 +59,15 @@ using LayerResults = std::array<LayerResult, kLayerCount>;
   return layer != Layer::kMseal && layer != Layer::kMdwe;
 }
 
-// Whether strict is content with what became of a layer. An older Landlock (Debian 12's kernel has
-// ABI 2) denies every file but knows no network and no scopes: namespaces refuse those too, so the
-// posture says degraded, and strict goes on.
+// Whether strict is content with what became of a layer. Two that are degraded are enough:
+// - an older Landlock (Debian 12's kernel has ABI 2) denies every file but knows no network and no
+//   scopes, which namespaces refuse too;
+// - a user namespace within which more could be made (containers mount /proc/sys read-only), which
+//   seccomp refuses too.
 [[nodiscard]] constexpr bool strict_accepts(Layer layer, LayerResult result) noexcept {
   if (!strict_requires(layer) || result.state == LayerResult::State::kEnforced) return true;
-  return layer == Layer::kLandlock && result.state == LayerResult::State::kDegraded &&
-         result.detail != 0;
+  if (result.state != LayerResult::State::kDegraded) return false;
+  return layer == Layer::kUserNamespace || (layer == Layer::kLandlock && result.detail != 0);
 }
 
 }  // namespace common

@@ -23,6 +23,7 @@
 #include "policy/capabilities.h"
 #include "policy/empty_root.h"
 #include "policy/landlock.h"
+#include "policy/last_namespaces.h"
 #include "policy/rlimits.h"
 #include "policy/sanitizer.h"
 
@@ -86,6 +87,14 @@ void record_namespaces(const JailOrder& order, StatusPage& page) noexcept {
     record(page, layer,
            outcome((order.namespaces & flag) != 0 ? State::kEnforced : State::kAbsent));
   }
+}
+
+// Degraded: those within ours could make more of them, were it not for seccomp.
+void forbid_more_namespaces(const JailOrder& order, StatusPage& page) noexcept {
+  if ((order.namespaces & CLONE_NEWUSER) == 0) return;
+  const Result<void> forbidden = forbid_user_namespaces();
+  if (forbidden) return;
+  record(page, Layer::kUserNamespace, outcome(State::kDegraded, forbidden.error().os_errno));
 }
 
 LayerResult take_root(const JailOrder& order) noexcept {
@@ -247,6 +256,7 @@ Result<void> enter_jail(const JailOrder& order, const JailLimits& /*limits*/,
   (void)::umask(0777);
 
   record_namespaces(order, page);
+  forbid_more_namespaces(order, page);
   record(page, Layer::kEmptyRoot, take_root(order));
   record(page, Layer::kSecurebits, outcome(lock_securebits()));
   TRY_LET(const LayerResult own_uid, take_uid(order));

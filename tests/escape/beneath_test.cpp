@@ -3,6 +3,7 @@
 // through.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -72,6 +73,11 @@ std::vector<Case> every_case() {
       {"ThereIsNobodyToSignal", &kSession, call(SYS_kill, {2, SIGKILL}), ESRCH},
       {"ThereIsNobodyToTrace", &kSession, call(SYS_ptrace, {16, 2, 0, 0}), ESRCH},
       {"NoRawSocketCanBeMade", &kSession, call(SYS_socket, {AF_INET, SOCK_RAW, 1}), EPERM},
+      {"NoNamespaceCanBeMade", &kSession, call(SYS_unshare, {CLONE_NEWUSER}), ENOSPC},
+      {"NoNamespaceCanBeMadeWithoutARootOfItsOwn", &kSession, call(SYS_unshare, {CLONE_NEWNET}),
+       EPERM},
+      {"NoPageFaultCanBeStopped", &kSession, call(SYS_userfaultfd, {0}), EPERM},
+      {"NoProgramCanBeLoadedIntoTheKernel", &kSession, call(SYS_bpf, {5, kText, 48}), EPERM},
       {"NoProcessCanBeMade", &kSession, call(SYS_fork, {}), EAGAIN},
 
       // A worker with a ring: no descriptor can be made, and no memory locked for a second ring.
