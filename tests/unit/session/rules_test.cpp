@@ -1,5 +1,6 @@
 // What a back-end must tolerate so that every front-end works: one test for each rule that was
 // derived from their sources, in that order.
+// Long because each of these is short, and they are read side by side.
 #include <fcntl.h>
 #include <sys/mman.h>
 
@@ -521,6 +522,21 @@ TEST_F(Rules, ConfigChangeWaitsWhileTheDeviceIsSuspended) {
   fe().set_mem_table(memory_);
   run_ring();
   EXPECT_EQ(::recv(channel.first.ref().number, &message, sizeof(message), MSG_DONTWAIT), 12);
+}
+
+// 18
+TEST_F(Rules, ConfigChangeIsNotAnnouncedToWhoeverHasNotNegotiatedConfig) {
+  launch();
+  negotiate(kBlkFeatures | kBit30, kAllProtocol & ~fakes::kProtocolConfig);
+  auto channel = socket_pair(SOCK_STREAM);
+  const std::array<common::FdRef, 1> fds = {channel.second.ref()};
+  fe().request(VhostRequest::kSetBackendReqFd, {}, fds);
+  fe().set_mem_table(memory_);
+  run_ring();
+  broker().send(resized());
+  while (broker().starts_of(0) != 2) fe().barrier();
+  fakes::VhostHeader message{};
+  EXPECT_EQ(::recv(channel.first.ref().number, &message, sizeof(message), MSG_DONTWAIT), -1);
 }
 
 // 18

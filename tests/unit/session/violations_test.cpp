@@ -1,4 +1,5 @@
 // Every way to break the protocol ends that session with one event that says how.
+// Long because each of these is short, and they are read side by side.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -41,6 +42,24 @@ TEST_F(Violations, UnknownRequestIsRefusedFirstWhereAnAckIsAskedFor) {
   EXPECT_EQ(reply->header.request, 4000U);
   EXPECT_NE(reply->u64(), 0U);
   (void)expect_violation(EventCode::kUnknownRequest);
+}
+
+TEST_F(Violations, KnownRequestIsRefusedFirstWhereAnAckIsAskedFor) {
+  launch();
+  negotiate();
+  const fakes::VringState beyond{8, kRingSize};
+  EXPECT_NE(fe().request_for_ack(VhostRequest::kSetVringNum, fakes::bytes_of(beyond)), 0U);
+  (void)expect_violation(EventCode::kBadQueueIndex);
+}
+
+// An ack in the place of a reply would be taken for one.
+TEST_F(Violations, RequestWithAReplyOfItsOwnIsNotRefusedByAnAck) {
+  launch();
+  negotiate();
+  const fakes::VringState beyond{8, 0};
+  ASSERT_TRUE(fe().send_raw({11, 0x9, sizeof(beyond)}, fakes::bytes_of(beyond)));
+  EXPECT_FALSE(fe().receive().has_value());
+  (void)expect_violation(EventCode::kBadQueueIndex);
 }
 
 TEST_F(Violations, PayloadOfTheWrongSize) {
@@ -260,6 +279,15 @@ TEST_F(Violations, RegionsThatOverlapForTheGuest) {
   const std::array<common::FdRef, 2> files = {memory_.file(0), memory_.file(0)};
   fe().set_mem_table(regions, files);
   EXPECT_EQ(expect_violation(EventCode::kRegionOverlaps).numbers, (Numbers{5, 0x2fff, 0x1000}));
+}
+
+TEST_F(Violations, RegionThatReachesIntoTheNextOne) {
+  launch();
+  const std::array<fakes::VmRegion, 2> regions = {
+      {{0x2fff, 0x1000, 0x20'0000, 0}, {0x1000, 0x2000, 0x10'0000, 0}}};
+  const std::array<common::FdRef, 2> files = {memory_.file(0), memory_.file(0)};
+  fe().set_mem_table(regions, files);
+  EXPECT_EQ(expect_violation(EventCode::kRegionOverlaps).numbers, (Numbers{5, 0x1000, 0x2000}));
 }
 
 TEST_F(Violations, RegionAddedTwice) {
