@@ -146,6 +146,24 @@ TEST_F(HostileVmm, AllPromisedSlotsAreUsable) {
   expect_serves(client_->queue());
 }
 
+// Far more descriptors than Linux lets one user have under way at once.
+TEST_F(HostileVmm, QueuesMoveToATableOfAllPromisedSlotsTogether) {
+  connect_whole({.queues = 32});
+  for (std::uint32_t i = 0; i < client_->queues(); ++i) client_->enable(i, false);
+  const std::size_t taken = client_->memory().regions().size();
+  const common::Fd file = memfd(4096);
+  const auto extra = [](std::uint64_t i) -> VmRegion {
+    const std::uint64_t at = 0x2000000000 + i * 4096;
+    return {at, 4096, at, 0};
+  };
+  for (std::uint64_t i = 0; i < 509 - taken; ++i) {
+    client_->vhost().add_mem_reg(extra(i), file.ref());
+  }
+  for (std::uint32_t i = 0; i < client_->queues(); ++i) client_->enable(i, true);
+  client_->vhost().rem_mem_reg(extra(0));
+  for (std::uint32_t i = 0; i < client_->queues(); ++i) expect_serves(client_->queue(i));
+}
+
 // --- rings ---------------------------------------------------------------------------------------
 
 // CVE-2020-10723: an index that is not checked, or checked after it was cut to fewer bits.
