@@ -126,6 +126,20 @@ TEST_F(Queue, AnswersABatchWithOneInterrupt) {
   EXPECT_EQ(rig.count(Counter::kCalls), 1U);
 }
 
+// Too few answers to be worth a bell while there is more to do, but nobody sleeps on them.
+TEST_F(Queue, RingsForASingleAnswerBeforeItSleepsOverTheRest) {
+  rig.engine.held = true;
+  rig.engine.release(1);
+  add_reads(4);
+  std::vector<std::uint32_t> bells_at_sleep;
+  rig.engine.on_turn = [&](bool may_sleep) {
+    if (may_sleep && rig.ring.used_idx() == 1) bells_at_sleep.push_back(rig.engine.bells());
+  };
+  (void)rig.serve();
+  EXPECT_EQ(bells_at_sleep, std::vector<std::uint32_t>{1});
+  EXPECT_EQ(answered().size(), 4U);
+}
+
 TEST_F(Queue, ServesAFullRing) {
   add_reads(42);  // Three descriptors each, of 128.
   (void)rig.serve();
