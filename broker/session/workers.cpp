@@ -77,8 +77,9 @@ Outcome<void> Workers::step(std::uint32_t queue) noexcept {
   }
   // Without room somebody is under way still, and settle() comes back here.
   if (!wanted || !has_room_for_start()) return {};
-  if (!announced_) {
-    announced_ = true;
+  // Firmware and the system that it boots acknowledge different features.
+  if (announced_features_ != device_.features.bits()) {
+    announced_features_ = device_.features.bits();
     broker_.report(EventCode::kConnected, device_.features.bits(), device_.features.protocol());
   }
   link.opening(*wanted);

@@ -94,7 +94,7 @@ class Workers {
   std::optional<std::uint32_t> swapping_;  // The queue whose CallSwapped is awaited.
   bool swapped_ = false;
   std::uint32_t failed_starts_ = 0;
-  bool announced_ = false;
+  std::optional<std::uint64_t> announced_features_;  // To the log.
 };
 
 }  // namespace session

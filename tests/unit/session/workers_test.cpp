@@ -326,6 +326,19 @@ TEST_F(Workers, ConnectedIsToldOnceWithBothKindsOfFeatures) {
   EXPECT_EQ(broker().events_of(EventCode::kConnected), 1U);
 }
 
+// Firmware, and then the system that it boots.
+TEST_F(Workers, ConnectedIsToldAgainWhereAnotherDriverTakesOtherFeatures) {
+  start_device();
+  fe().set_vring_enable(0, false);
+  (void)fe().get_vring_base(0);
+  fe().set_u64(VhostRequest::kSetStatus, 0);
+  fe().set_features((kBlkFeatures & ~kFlush) | kBit30);
+  run_ring();
+  EXPECT_EQ(end(), SessionExit::kPeerClosed);
+  broker().wait_closed();
+  EXPECT_EQ(broker().events_of(EventCode::kConnected), 2U);
+}
+
 TEST_F(Workers, FullErrorEventThatWouldBlockStopsNobody) {
   start_device();
   const common::Fd full(::eventfd(0, EFD_CLOEXEC));
