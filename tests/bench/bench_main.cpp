@@ -9,6 +9,7 @@
 #include <exception>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -245,6 +246,9 @@ int run(const Options& options) {
 }  // namespace bench
 
 int main(int argc, char** argv) {
+  if (argc == 2 && std::string_view(argv[1]) == "--help") {
+    return std::fputs(bench::usage(), stdout) < 0 ? 1 : 0;
+  }
   std::string problem;
   const std::optional<bench::Options> options = bench::parse(argc, argv, problem);
   if (!options) {
