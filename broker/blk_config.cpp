@@ -26,7 +26,7 @@ using common::Le32;
 constexpr std::uint32_t kSectorBytes = 512;
 
 std::uint32_t queues_of(const DeviceConfig& config) {
-  return config.num_queues.value_or(common::kQueuesMax);
+  return config.num_queues.value_or(common::kBlkQueuesMax);
 }
 
 std::uint32_t queue_size_of(const DeviceConfig& config) {

@@ -41,7 +41,7 @@ struct DeviceConfig {
   bool write_zeroes = true;
   std::uint32_t block_size = 512;           // 512 or 4096.
   std::string serial;                       // At most 20 bytes; empty: made from the name.
-  std::optional<std::uint32_t> num_queues;  // Default: common::kQueuesMax.
+  std::optional<std::uint32_t> num_queues;  // Default: common::kBlkQueuesMax.
   std::optional<std::uint32_t> queue_size;  // Default: common::kQueueSizeMax.
   EngineChoice engine = EngineChoice::kAuto;
   std::uint32_t poll_us = 0;

@@ -156,6 +156,12 @@ constexpr FaultSentence kFaultSentences[] = {
     {WorkerFault::kRequestTooShort,
      "the guest's request is broken: it is shorter than a request header",
      " ({0} bytes, head {1})"},
+    {WorkerFault::kWrongDirection,
+     "the guest's ring is broken: a buffer that cannot be received into, or not sent from",
+     " (head {0})"},
+    {WorkerFault::kBufferTooSmall,
+     "the guest's ring is broken: a receive buffer that is shorter than the packet header",
+     " (head {0}, {1} bytes)"},
 
     // The session's.
     {WorkerFault::kBadMessage, "the session sent what it should not have",

@@ -193,7 +193,7 @@ Answer<void> set_switch(const Destination& to, std::string_view value) {
 }
 
 Answer<void> set_num_queues(const Destination& to, std::string_view value) {
-  TRY_LET(to.device.num_queues, number_within<std::uint32_t>(value, 1, common::kQueuesMax));
+  TRY_LET(to.device.num_queues, number_within<std::uint32_t>(value, 1, common::kBlkQueuesMax));
   return {};
 }
 

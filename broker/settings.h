@@ -13,7 +13,7 @@
 
 namespace broker {
 
-// Limits. The rest are common::kQueuesMax and common::kQueueSizeMax.
+// Limits. The rest are common::kBlkQueuesMax and common::kQueueSizeMax.
 inline constexpr std::size_t kSocketPathBytesMax = 107;  // sockaddr_un without its zero.
 inline constexpr std::size_t kFilePathBytesMax = 4095;
 inline constexpr std::size_t kNameBytesMax = 64;

@@ -47,6 +47,20 @@ enum class Counter : std::uint8_t {
   kSystemCalls,      // By the engine's own count.
   kBounced,          // Requests that went through an aligned copy (O_DIRECT).
   kDiskErrors,       // Requests that the disk failed: not those that the guest asked wrongly.
+  kReceivedPackets,
+  kReceivedBytes,  // Without the header.
+  kSentPackets,
+  kSentBytes,
+  // Packets that were dropped, by cause.
+  kDropBadHeader,  // The guest's header lies about its packet, or asks for what was not negotiated.
+  kDropBadLength,  // The guest's packet is shorter than an Ethernet header, or longer than allowed.
+  kDropNoRoom,     // The guest's buffer is too small for what was received.
+  kDropTapDown,    // The tap is down, or gone.
+  kDropTapRefused,   // The tap did not take it.
+  kWaitsForBuffers,  // Times that receiving had to wait for the guest to offer buffers.
+  kWaitsForTap,      // Times that sending had to wait for the tap.
+  kControlCommands,
+  kControlRefused,
   kCount,
 };
 inline constexpr std::size_t kCounterCount = static_cast<std::size_t>(Counter::kCount);

@@ -9,16 +9,11 @@
 #include <cstdint>
 
 #include "policy/profile.h"
+#include "policy/worker_limits.h"
 
 namespace policy {
 
 // --- io_uring engine: two system calls, no descriptor -------------------------------------------
-
-// The registered index of the ring: the first REGISTER_RING_FDS of a process gets 0.
-inline constexpr std::uint64_t kRegisteredRing = 0;
-
-inline constexpr std::uint64_t kEnterFlags =
-    IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG | IORING_ENTER_REGISTERED_RING;
 
 inline constexpr SyscallRule kWorkerBlkUringSyscalls[] = {
     {SYS_io_uring_enter,
@@ -63,13 +58,6 @@ inline constexpr std::uint64_t fd_of(FallbackFd fd) { return static_cast<std::ui
 // ZERO_RANGE and PUNCH_HOLE without KEEP_SIZE would let a worker change the size of the image.
 inline constexpr std::uint64_t kPunchHole = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 inline constexpr std::uint64_t kZeroRange = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
-
-// An eventfd's counter, and nothing longer.
-inline constexpr ArgLimit kEventfdBytes = arg_is(2, sizeof(std::uint64_t));
-inline constexpr std::uint64_t kSegmentsMax = 1024;  // IOV_MAX
-
-// ppoll: stop, kick and AIO at most.
-inline constexpr ArgLimit kPolledMax = arg_at_most(1, 3);
 
 inline constexpr SyscallRule kWorkerBlkFallbackSyscalls[] = {
     {SYS_ppoll, {kPolledMax, kNoSignalMask}, "worker/fallback_engine.cpp: wait"},

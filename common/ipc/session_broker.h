@@ -31,16 +31,58 @@ struct SessionStart {
   std::uint32_t kind = kKind;
   std::uint32_t device_kind;      // DeviceKind.
   std::uint64_t device_features;  // All virtio bits offered; the session adds vhost-user's own.
-  std::uint32_t queues_max;       // What GET_QUEUE_NUM answers.
+  std::uint32_t queues_max;       // Virtqueues there can be: GET_QUEUE_NUM.
   std::uint32_t queue_size_max;
   std::uint32_t config_bytes;        // How many of `config` are the device's; zeros follow.
   std::uint32_t writable_offset;     // The bytes of `config` that SET_CONFIG may change:
   std::uint32_t writable_bytes;      // at most 8 of them (the cache mode of a disk).
   std::uint32_t call_swap_in_place;  // 1: SwapCall works; 0: a new call eventfd needs a new worker.
   std::uint64_t writable_needs;  // Without these features a driver reads the writable bytes as 0.
+  // vhost-user's protocol features that not every device type has, as masks: RARP and MTU. The
+  // session offers them beside its own.
+  std::uint64_t protocol_features = 0;
+  std::uint32_t mtu_max = 0;         // NET_SET_MTU beyond it is refused; only with that feature.
+  std::uint32_t wants_features = 0;  // 1: DriverFeatures is to be sent.
   std::array<std::uint8_t, kConfigBytesMax> config;
 };
 static_assert(Message<SessionStart>);
+
+// session to broker, where SessionStart::wants_features is 1: the virtio bits that the driver has
+// acknowledged (vhost-user's own removed). Sent before the first OpenQueue that follows them and
+// again whenever they have changed by then, so what has to be done to the host's side (a tap's
+// offloads) is done before a worker runs.
+struct DriverFeatures {
+  static constexpr std::uint32_t kKind = 0x10b;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t unused = 0;
+  std::uint64_t features;
+};
+static_assert(Message<DriverFeatures>);
+
+// session to broker: NET_SET_MTU, which a front-end sends before it starts the rings. Already
+// checked: between net::kMtuMin and SessionStart::mtu_max. For the workers that start from now on.
+struct HostMtu {
+  static constexpr std::uint32_t kKind = 0x10c;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t mtu;
+};
+static_assert(Message<HostMtu>);
+
+// session to broker: SEND_RARP. A guest that cannot announce itself has moved here: tell the
+// network where `mac` is now. The broker builds the frame; these six bytes are all that it takes.
+struct SendRarp {
+  static constexpr std::uint32_t kKind = 0x10d;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::array<std::uint8_t, 6> mac;
+  std::array<std::uint8_t, 2> unused;
+};
+static_assert(Message<SendRarp>);
 
 // session to broker. Start a worker for this queue of my device. Answered by QueueOpened, or by
 // QueueEnded if that failed. At most one worker per queue: a second OpenQueue ends the session.

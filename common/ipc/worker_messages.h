@@ -9,6 +9,7 @@
 
 #include "common/ipc/message.h"
 #include "common/virtio_blk_wire.h"
+#include "common/virtio_net_wire.h"
 
 namespace common::ipc {
 
@@ -44,8 +45,81 @@ struct BlkStart {
 };
 static_assert(Message<BlkStart>);
 
-// broker to worker, after BlkStart and only with EngineKind::kIoUring: where the parts of the
-// inherited ring are (struct io_sqring_offsets and io_cqring_offsets: only its creator is told).
+// What one virtqueue of a network card is for (virtio 1.2, 5.1.2).
+enum class NetRole : std::uint32_t { kReceive = 0, kTransmit = 1, kControl = 2 };
+
+// Pair i has virtqueues 2i and 2i + 1; the control virtqueue follows the last pair, or the first
+// where MQ was not negotiated.
+[[nodiscard]] constexpr NetRole net_role(std::uint32_t queue, std::uint32_t pairs_max,
+                                         std::uint64_t driver_features) noexcept {
+  const std::uint32_t pairs = (driver_features & net::kFeatureMq) != 0 ? pairs_max : 1;
+  const bool control = queue == 2 * pairs && (driver_features & net::kFeatureCtrlVq) != 0;
+  return control ? NetRole::kControl : static_cast<NetRole>(queue % 2);
+}
+
+// broker to worker, after JailOrder.
+//
+// WorkerFd::kDevice of a receive or transmit worker is the tap queue of its pair: with a header of
+// 12 bytes before each packet (IFF_VNET_HDR, TUNSETVNETHDRSZ 12), little endian (TUNSETVNETLE where
+// the host is not), O_NONBLOCK. EngineKind::kIoUring only where the tap takes RWF_NOWAIT (Linux
+// 6.4): pwritev2() of one byte with it fails with EINVAL there, and with EOPNOTSUPP where not.
+// A control worker has no tap and no ring: its kDevice is a packet socket to the broker, which
+// carries NetControl one way and NetControlDone the other, and its engine is kFallback.
+struct NetStart {
+  static constexpr std::uint32_t kKind = 0x206;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t engine;      // EngineKind.
+  std::uint32_t role;        // NetRole.
+  std::uint32_t pairs;       // Most pairs of queues: what a driver may ask to use.
+  std::uint32_t mtu;         // As the configuration space has it; 0: MTU is not offered.
+  std::uint32_t poll_us;     // Longest busy poll before sleeping; 0 for none.
+  std::uint32_t tsc_per_us;  // Ticks of the CPU's time stamp counter per microsecond.
+  std::uint32_t unused = 0;
+};
+static_assert(Message<NetStart>);
+
+// What a guest asks of its card by the control virtqueue, as far as the broker has to do it.
+enum class NetCommand : std::uint32_t {
+  kPairs = 1,     // `value`: how many pairs are to be used, 1 to NetStart::pairs.
+  kOffloads = 2,  // `value`: of net::kGuestOffloads, only what was negotiated.
+  // What the guest wants to receive, always as a whole. `value`: bit n is kRx command n (so bit
+  // net::kRxPromisc is promiscuous mode). Best effort (5.1.6.5.1): receiving more is allowed.
+  kReceiveFilter = 3,
+};
+
+// worker to broker, from a control worker only and one at a time. The worker parses what a guest
+// wrote: hostile.
+inline constexpr std::uint32_t kNetFilterMacsMax = 64;
+struct NetControl {
+  static constexpr std::uint32_t kKind = 0x207;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t command;  // NetCommand.
+  std::uint64_t value;
+  net::Mac own_mac;          // kReceiveFilter: what MAC_ADDR_SET said; zeros where it did not.
+  std::uint16_t unicasts;    // kReceiveFilter: how many of `macs`, from the start, are unicast,
+  std::uint32_t multicasts;  // and how many after them multicast.
+  std::uint32_t unused = 0;
+  std::array<net::Mac, kNetFilterMacsMax> macs;
+};
+static_assert(Message<NetControl>);
+
+// broker to worker: the answer to the last NetControl.
+struct NetControlDone {
+  static constexpr std::uint32_t kKind = 0x208;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t accepted;  // 1: done. 0: refused, which the guest is told.
+};
+static_assert(Message<NetControlDone>);
+
+// broker to worker, after BlkStart or NetStart and only with EngineKind::kIoUring: where the parts
+// of the inherited ring are (struct io_sqring_offsets and io_cqring_offsets: only its creator is
+// told).
 struct UringLayout {
   static constexpr std::uint32_t kKind = 0x205;
   static constexpr std::size_t kFdsMin = 0;
@@ -128,6 +202,8 @@ enum class WorkerFault : std::uint32_t {
   kTotalOverflow,          // head
   kNoStatusByte,           // head: no writable byte for the status
   kRequestTooShort,        // bytes readable, head: less than a request header
+  kWrongDirection,         // head, role: a chain that cannot be received into, or not sent from
+  kBufferTooSmall,         // head, bytes: a receive buffer that does not even hold the header
 
   // What the session passed on was wrong.
   kBadMessage = 100,  // kind, size
