@@ -5,19 +5,14 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include <bit>
 #include <cerrno>
 #include <optional>
 #include <utility>
 
 #include "common/checked.h"
 #include "common/ipc/channel.h"
-#include "common/shared_region.h"
 #include "common/sys.h"
 #include "common/virtqueue_wire.h"
-#include "policy/worker_blk.h"
-#include "worker/fallback_engine.h"
-#include "worker/uring_engine.h"
 
 namespace worker {
 namespace {
@@ -28,44 +23,7 @@ using common::ipc::Arrival;
 using common::ipc::MemoryRegions;
 using common::ipc::Packet;
 using common::ipc::RingStart;
-using common::ipc::WorkerExit;
 using common::ipc::WorkerFault;
-using common::ipc::WorkerFd;
-using policy::FallbackFd;
-
-// Which step of make_engine() failed: WorkerFault::kEngine's number.
-enum class EngineStep : std::uint64_t { kNone = 0, kRing = 1, kAio = 2, kDescriptors = 3 };
-
-auto refuse(WorkerFault fault, std::uint64_t first = 0, std::uint64_t second = 0,
-            int os_errno = 0) noexcept {
-  return common::fail(StartFailure{WorkerExit::kStartRefused, fault, {first, second}, os_errno});
-}
-
-auto host_fault(WorkerFault fault, std::uint64_t first, int os_errno) noexcept {
-  return common::fail(StartFailure{WorkerExit::kHostFault, fault, {first, 0}, os_errno});
-}
-
-auto refuse_packet(const Packet& packet) noexcept {
-  return refuse(WorkerFault::kBadMessage, packet.kind(), packet.size);
-}
-
-Started<void> next_packet(FdRef control, Packet& packet) noexcept {
-  const auto arrival = common::ipc::receive_packet(control, packet, true);
-  if (!arrival) return refuse(WorkerFault::kBadMessage, 0, 0, arrival.error().os_errno);
-  if (*arrival != Arrival::kData) return refuse_packet(packet);
-  return {};
-}
-
-template <common::ipc::Message T>
-Started<T> next_message(FdRef control) noexcept {
-  Packet packet;
-  TRY(next_packet(control, packet));
-  const std::optional<T> message = packet.as<T>();
-  if (!message) return refuse_packet(packet);
-  return *message;
-}
-
-constexpr FdRef at(WorkerFd number) noexcept { return FdRef{static_cast<int>(number)}; }
 
 // A positional read that returns at once whatever the file's flags are. -EAGAIN: nothing there.
 ssize_t read_now(FdRef file, std::span<std::byte> to) noexcept {
@@ -167,81 +125,6 @@ auto misplaced(int os_errno) noexcept {
   return host_fault(WorkerFault::kEngine, std::to_underlying(EngineStep::kDescriptors), os_errno);
 }
 
-// What has been received may sit by chance on a number that is meant for another.
-Started<void> lift(Fd& fd) noexcept {
-  constexpr int kAbove = 16;
-  if (!fd.valid()) return {};
-  auto copy = common::duplicate(fd.ref(), kAbove);
-  if (!copy) return misplaced(copy.error().os_errno);
-  fd = *std::move(copy);
-  return {};
-}
-
-// Gives a descriptor the number that the policy's rules compare against.
-Started<FdRef> put(Fd fd, FallbackFd number) noexcept {
-  if (!fd.valid()) return FdRef{};
-  const int to = static_cast<int>(number);
-  if (::dup3(fd.ref().number, to, O_CLOEXEC) != to) return misplaced(errno);
-  return FdRef{to};
-}
-
-Started<Machine> make_uring(const Orders& orders, Guest& guest) noexcept {
-  // The call eventfd keeps its flags: they are the front-end's too, and one that waits in a
-  // blocking read() must not find EAGAIN there. Made without EFD_NONBLOCK it costs a kernel
-  // thread's wake-up for each interrupt (README.md); every VMM we know makes it with.
-  auto engine = UringEngine::create(
-      {.ring = at(WorkerFd::kEngine),
-       .layout = orders.layout,
-       .device = at(WorkerFd::kDevice),
-       .device_buffered = orders.device.has_buffered != 0 ? at(WorkerFd::kDeviceBuffered) : FdRef{},
-       .kick = guest.kick.ref(),
-       .call = guest.call.ref()});
-  if (!engine) {
-    return host_fault(WorkerFault::kEngine, std::to_underlying(EngineStep::kRing),
-                      engine.error().os_errno);
-  }
-  return Machine{*std::move(engine), {}};
-}
-
-Started<Machine> make_fallback(const Orders& orders, Guest& guest) noexcept {
-  static_assert(static_cast<int>(WorkerFd::kDevice) == static_cast<int>(FallbackFd::kDisk));
-  static_assert(static_cast<int>(WorkerFd::kEngine) == static_cast<int>(FallbackFd::kStop));
-  static_assert(static_cast<int>(WorkerFd::kDeviceBuffered) ==
-                static_cast<int>(FallbackFd::kDiskBuffered));
-  const bool direct = orders.device.direct != 0;
-  Fd aio;
-  if (direct) {
-    auto made = common::make_eventfd();
-    if (!made) {
-      return host_fault(WorkerFault::kEngine, std::to_underlying(EngineStep::kAio),
-                        made.error().os_errno);
-    }
-    aio = *std::move(made);
-  }
-  for (Fd* const fd : {&guest.kick, &guest.call, &aio}) TRY(lift(*fd));
-
-  FallbackEngine::Parts parts;
-  parts.device = at(WorkerFd::kDevice);
-  parts.stop = at(WorkerFd::kEngine);
-  if (orders.device.has_buffered != 0) parts.device_buffered = at(WorkerFd::kDeviceBuffered);
-  TRY_LET(parts.kick, put(std::move(guest.kick), FallbackFd::kKick));
-  TRY_LET(parts.call, put(std::move(guest.call), FallbackFd::kCall));
-  TRY_LET(parts.aio, put(std::move(aio), FallbackFd::kAio));
-  parts.depth = guest.ring.queue_size;
-
-  auto engine = FallbackEngine::create(parts);
-  if (!engine) {
-    return host_fault(WorkerFault::kEngine, std::to_underlying(EngineStep::kAio),
-                      engine.error().os_errno);
-  }
-  Machine machine{*std::move(engine), {}};
-  for (const FdRef fd :
-       {parts.device, parts.stop, parts.device_buffered, parts.kick, parts.call, parts.aio}) {
-    if (fd.valid()) machine.keep.push_back(fd.number);
-  }
-  return machine;
-}
-
 }  // namespace
 
 void report(const StartFailure& failure, common::StatusPage& page) noexcept {
@@ -252,30 +135,15 @@ void report(const StartFailure& failure, common::StatusPage& page) noexcept {
   page.fault.store(static_cast<std::uint32_t>(failure.fault), kRelaxed);
 }
 
+Started<void> next_packet(FdRef control, Packet& packet) noexcept {
+  const auto arrival = common::ipc::receive_packet(control, packet, true);
+  if (!arrival) return refuse(WorkerFault::kBadMessage, 0, 0, arrival.error().os_errno);
+  if (*arrival != Arrival::kData) return refuse_packet(packet);
+  return {};
+}
+
 Started<common::ipc::JailOrder> receive_jail_order(FdRef control) noexcept {
   return next_message<common::ipc::JailOrder>(control);
-}
-
-Started<Orders> receive_orders(FdRef control) noexcept {
-  Orders orders;
-  TRY_LET(orders.device, next_message<common::ipc::BlkStart>(control));
-  if (orders.uses_ring()) {
-    TRY_LET(orders.layout, next_message<common::ipc::UringLayout>(control));
-  }
-  return orders;
-}
-
-policy::JailLimits limits_for(const Orders& orders) noexcept {
-  const auto& device = orders.device;
-  const auto capacity = common::checked_mul(device.capacity_sectors, common::kSectorBytes);
-  policy::JailLimits limits;
-  // The image cannot grow, whoever has taken this process over. An eventfd is no file for this
-  // limit.
-  limits.file_size_bytes = device.read_only != 0 ? 0 : capacity.value_or(0);
-  // Beside this thread: those that io_uring does blocking work in.
-  limits.processes = orders.uses_ring() ? 1 + common::ipc::kRingThreads + 1 : 1;
-  limits.descriptors = orders.uses_ring() ? 0 : static_cast<std::uint64_t>(FallbackFd::kAio) + 1;
-  return limits;
 }
 
 Started<void> receive_guest(FdRef control, Guest& guest) noexcept {
@@ -293,8 +161,19 @@ Started<void> receive_guest(FdRef control, Guest& guest) noexcept {
   }
 }
 
-Started<Machine> make_engine(const Orders& orders, Guest& guest) noexcept {
-  return orders.uses_ring() ? make_uring(orders, guest) : make_fallback(orders, guest);
+Started<void> lift(Fd& fd) noexcept {
+  constexpr int kAbove = 16;
+  if (!fd.valid()) return {};
+  auto copy = common::duplicate(fd.ref(), kAbove);
+  if (!copy) return misplaced(copy.error().os_errno);
+  fd = *std::move(copy);
+  return {};
+}
+
+Started<FdRef> put(Fd fd, int number) noexcept {
+  if (!fd.valid()) return FdRef{};
+  if (::dup3(fd.ref().number, number, O_CLOEXEC) != number) return misplaced(errno);
+  return FdRef{number};
 }
 
 }  // namespace worker

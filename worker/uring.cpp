@@ -7,7 +7,7 @@
 #include "common/checked.h"
 #include "common/uring_sys.h"
 #include "common/verify.h"
-#include "policy/worker_blk.h"
+#include "policy/worker_limits.h"
 
 namespace worker {
 namespace {

@@ -1,4 +1,4 @@
-#include "worker/start.h"
+#include "worker/blk_start.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
