@@ -179,6 +179,9 @@ constexpr FaultSentence kFaultSentences[] = {
      "a layer of the jail is missing and --require-posture=strict asks for it", " ({0:l})"},
     {WorkerFault::kJail, "the jail could not be closed", " (step {0})"},
     {WorkerFault::kCallUnwritable, "the VMM gave a call descriptor that is no eventfd", ""},
+    {WorkerFault::kTapGone,
+     "the tap has been removed; make it again, restart this back-end, and reset the guest's card",
+     ""},
 };
 
 constexpr std::string_view kShareMemory =

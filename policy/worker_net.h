@@ -32,12 +32,12 @@ inline constexpr SyscallRule kWorkerNetUringSyscalls[] = {
 
 // Each needs IOSQE_FIXED_FILE as well: only descriptors registered before sealing can be named.
 inline constexpr std::uint8_t kWorkerNetReceiveOpcodes[] = {
-    IORING_OP_POLL_ADD,  // Kick and tap; worker/tap_uring.cpp: arm_kick, watch_tap
+    IORING_OP_POLL_ADD,  // Kick and tap; worker/tap_uring.cpp: arm_kick, arm_tap
     IORING_OP_READV,     // Tap; worker/tap_uring.cpp: prepare
     IORING_OP_WRITE,     // Call; worker/tap_uring.cpp: ring_call
 };
 inline constexpr std::uint8_t kWorkerNetTransmitOpcodes[] = {
-    IORING_OP_POLL_ADD,  // Kick and tap; worker/tap_uring.cpp: arm_kick, watch_tap
+    IORING_OP_POLL_ADD,  // Kick and tap; worker/tap_uring.cpp: arm_kick, arm_tap
     IORING_OP_WRITEV,    // Tap; worker/tap_uring.cpp: prepare
     IORING_OP_WRITE,     // Call; worker/tap_uring.cpp: ring_call
 };
@@ -124,19 +124,17 @@ inline constexpr std::uint64_t kNetControlBytes = 416;    // ipc::NetControl
 inline constexpr std::uint64_t kNetControlDoneBytes = 8;  // ipc::NetControlDone
 
 inline constexpr SyscallRule kWorkerNetControlSyscalls[] = {
-    {SYS_ppoll, {kPolledMax, kNoSignalMask}, "worker/net_control_link.cpp: wait"},
-    {SYS_read,
-     {arg_is(0, fd_of(NetFd::kKick)), kEventfdBytes},
-     "worker/net_control_link.cpp: drain"},
+    {SYS_ppoll, {kPolledMax, kNoSignalMask}, "worker/tap_fallback.cpp: poll"},
+    {SYS_read, {arg_is(0, fd_of(NetFd::kKick)), kEventfdBytes}, "worker/tap_fallback.cpp: drain"},
     {SYS_write,
      {arg_is(0, fd_of(NetFd::kCall)), kEventfdBytes},
-     "worker/net_control_link.cpp: ring_call"},
+     "worker/tap_fallback.cpp: ring_call"},
     {SYS_write,
      {arg_is(0, fd_of(NetFd::kTap)), arg_is(2, kNetControlBytes)},
-     "worker/net_control_link.cpp: ask"},
+     "worker/net_control.cpp: ask"},
     {SYS_read,
      {arg_is(0, fd_of(NetFd::kTap)), arg_is(2, kNetControlDoneBytes)},
-     "worker/net_control_link.cpp: ask"},
+     "worker/net_control.cpp: ask"},
     {SYS_exit_group, {}, "worker/leave.h: leave"},
 };
 inline constexpr Profile kWorkerNetControl{

@@ -46,6 +46,12 @@ class SplitRing {
     peeked_ = false;
   }
 
+  // Undoes the last `count` take()s of chains that were not answered: they are read anew.
+  void put_back(std::uint16_t count) noexcept {
+    next_avail_ = static_cast<std::uint16_t>(next_avail_ - count);
+    peeked_ = false;
+  }
+
   // Answers a chain; the guest sees it with the next publish(). `written`: see 2.7.8, len.
   void add_used(std::uint16_t head, std::uint32_t written) noexcept;
 

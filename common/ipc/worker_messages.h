@@ -216,6 +216,7 @@ enum class WorkerFault : std::uint32_t {
   kPosture,         // layer
   kJail,            // step
   kCallUnwritable,  //
+  kTapGone,         // role: the interface was removed
 };
 
 // A worker's exit codes. Everything else (signals, other codes) is a death.

@@ -1,0 +1,230 @@
+#include "worker/net_control.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "policy/worker_net.h"
+#include "worker/tap_engine.h"
+
+namespace worker {
+namespace {
+
+namespace net = common::net;
+using common::Counter;
+using common::GuestMemory;
+using common::ipc::NetCommand;
+using common::ipc::NetControlDone;
+using common::ipc::WorkerExit;
+
+using Order = common::ipc::NetControl;
+static_assert(sizeof(Order) == policy::kNetControlBytes);
+static_assert(sizeof(NetControlDone) == policy::kNetControlDoneBytes);
+
+// The longest command that is looked at: two tables of 300 addresses each.
+constexpr std::size_t kCommandBytesMax = 4096;
+
+constexpr ParsedControl kRefused{};
+constexpr ParsedControl kAccepted{.accepted = true, .ask = false, .order = {}};
+
+// The data of a command as a T, which it must be in length.
+template <typename T>
+std::optional<T> data_as(std::span<const std::byte> data) noexcept {
+  if (data.size() != sizeof(T)) return std::nullopt;
+  T copy;
+  std::memcpy(&copy, data.data(), sizeof(T));
+  return copy;
+}
+
+ParsedControl order_of(NetCommand command, std::uint64_t value) noexcept {
+  ParsedControl parsed{.accepted = true, .ask = true, .order = {}};
+  parsed.order.kind = Order::kKind;
+  parsed.order.command = static_cast<std::uint32_t>(command);
+  parsed.order.value = value;
+  return parsed;
+}
+
+// One of MAC_TABLE_SET's two tables: how many addresses, and the addresses.
+struct MacTable {
+  std::uint32_t entries = 0;
+  std::span<const std::byte> macs;
+};
+std::optional<MacTable> take_table(std::span<const std::byte>& data) noexcept {
+  if (data.size() < sizeof(common::Le32)) return std::nullopt;
+  const auto entries = data_as<common::Le32>(data.first(sizeof(common::Le32)))->get();
+  data = data.subspan(sizeof(common::Le32));
+  const std::uint64_t bytes = std::uint64_t{entries} * net::kMacBytes;
+  if (bytes > data.size()) return std::nullopt;
+  const MacTable table{entries, data.first(bytes)};
+  data = data.subspan(bytes);
+  return table;
+}
+
+}  // namespace
+
+// 5.1.6.5: class and command, each with its own feature. What was not negotiated is refused.
+ParsedControl NetControlParser::parse(std::span<const std::byte> command) noexcept {
+  if (command.size() < sizeof(net::WireControl)) return kRefused;
+  const auto head = *data_as<net::WireControl>(command.first(sizeof(net::WireControl)));
+  const auto data = command.subspan(sizeof(net::WireControl));
+  switch (static_cast<net::ControlClass>(head.class_)) {
+    case net::ControlClass::kRx:
+      return receive_mode(head.command, data);
+    case net::ControlClass::kMac:
+      return mac(head.command, data);
+    case net::ControlClass::kVlan:
+      return kRefused;
+    case net::ControlClass::kAnnounce:
+      return has(net::kFeatureGuestAnnounce) && head.command == net::kAnnounceAck ? kAccepted
+                                                                                  : kRefused;
+    case net::ControlClass::kMq: {
+      // 5.1.6.5.5: between 1 and max_virtqueue_pairs.
+      const auto pairs = data_as<common::Le16>(data);
+      if (!has(net::kFeatureMq) || head.command != net::kMqPairsSet || !pairs) return kRefused;
+      if (pairs->get() < 1 || pairs->get() > pairs_) return kRefused;
+      return order_of(NetCommand::kPairs, pairs->get());
+    }
+    case net::ControlClass::kOffloads: {
+      // 5.1.6.5.6.2: only what was negotiated can be switched on.
+      const auto offloads = data_as<common::Le64>(data);
+      if (!has(net::kFeatureCtrlGuestOffloads) || head.command != net::kGuestOffloadsSet ||
+          !offloads || (offloads->get() & ~(features_ & net::kGuestOffloads)) != 0) {
+        return kRefused;
+      }
+      return order_of(NetCommand::kOffloads, offloads->get());
+    }
+  }
+  return kRefused;  // A guest can write any number.
+}
+
+ParsedControl NetControlParser::receive_mode(std::uint8_t command,
+                                             std::span<const std::byte> data) noexcept {
+  const bool extra = command > net::kRxAllMulti;
+  const auto on = data_as<std::uint8_t>(data);
+  if (!has(extra ? net::kFeatureCtrlRxExtra : net::kFeatureCtrlRx) || command >= net::kRxCommands ||
+      !on || *on > 1) {
+    return kRefused;
+  }
+  const std::uint64_t bit = 1ULL << command;
+  filter_.modes = *on == 1 ? filter_.modes | bit : filter_.modes & ~bit;
+  return filter_order();
+}
+
+ParsedControl NetControlParser::mac(std::uint8_t command,
+                                    std::span<const std::byte> data) noexcept {
+  if (command == net::kMacAddressSet) {
+    const auto address = data_as<net::Mac>(data);
+    // A card has no group address.
+    if (!has(net::kFeatureCtrlMacAddr) || !address || ((*address)[0] & 1) != 0) return kRefused;
+    filter_.own_mac = *address;
+    return filter_order();
+  }
+  if (command != net::kMacTableSet || !has(net::kFeatureCtrlRx) || !mac_table(data)) {
+    return kRefused;
+  }
+  return filter_order();
+}
+
+// 5.1.6.5.2.
+bool NetControlParser::mac_table(std::span<const std::byte> data) noexcept {
+  const auto unicast = take_table(data);
+  if (!unicast) return false;
+  const auto multicast = take_table(data);
+  if (!multicast || !data.empty()) return false;
+  // 5.1.6.5.1: filtering is best effort. More than we can tell the broker means all of them.
+  const bool fits =
+      std::uint64_t{unicast->entries} + multicast->entries <= common::ipc::kNetFilterMacsMax;
+  constexpr std::uint64_t kAll = (1ULL << net::kRxAllUni) | (1ULL << net::kRxAllMulti);
+  if (!fits) filter_.modes |= kAll;
+  filter_.unicasts = fits ? static_cast<std::uint16_t>(unicast->entries) : std::uint16_t{0};
+  filter_.multicasts = fits ? multicast->entries : 0;
+  filter_.macs = {};
+  if (!fits) return true;
+  auto* const to = reinterpret_cast<std::byte*>(filter_.macs.data());
+  std::copy(unicast->macs.begin(), unicast->macs.end(), to);
+  std::copy(multicast->macs.begin(), multicast->macs.end(), to + unicast->macs.size());
+  return true;
+}
+
+ParsedControl NetControlParser::filter_order() const noexcept {
+  ParsedControl parsed = order_of(NetCommand::kReceiveFilter, filter_.modes);
+  parsed.order.own_mac = filter_.own_mac;
+  parsed.order.unicasts = filter_.unicasts;
+  parsed.order.multicasts = filter_.multicasts;
+  parsed.order.macs = filter_.macs;
+  return parsed;
+}
+
+// Its answer is the only thing that ever comes back, and it comes at once: the broker has nothing
+// to wait for.
+// syscalls: read, write
+bool BrokerControlLink::ask(const Order& order) noexcept {
+  if (::write(socket_.number, &order, sizeof(order)) != sizeof(order)) return false;
+  while (true) {
+    const TapWakeup wakeup = engine_.wait(TapEngine::Until::kTap);
+    if (wakeup.tap_ready) break;
+    if (wakeup.stop || wakeup.host_fault) return false;
+  }
+  NetControlDone done{};
+  if (::read(socket_.number, &done, sizeof(done)) != sizeof(done)) return false;
+  return done.kind == NetControlDone::kKind && done.accepted == 1;
+}
+
+NetControl::NetControl(const NetQueueParts& parts, const SplitRing& ring,
+                       ControlLink& link) noexcept
+    : queue_(parts, ring),
+      engine_(*parts.engine),
+      link_(link),
+      parser_(parts.ring.features, parts.device.pairs) {}
+
+std::unique_ptr<NetControl> NetControl::create(const NetQueueParts& parts,
+                                               ControlLink& link) noexcept {
+  const auto ring = SplitRing::create(parts.memory, parts.ring);
+  if (!ring) {
+    store_fault(*parts.status, ring.error());
+    return nullptr;
+  }
+  return std::unique_ptr<NetControl>(new NetControl(parts, *ring, link));
+}
+
+WorkerExit NetControl::run() noexcept {
+  if (queue_.begin()) engine_.ring_call();
+  Chain chain;
+  while (queue_.serving) {
+    if (queue_.next(chain)) {
+      serve(chain);
+      if (queue_.publish(0)) engine_.ring_call();
+    } else if (queue_.serving) {
+      sleep();
+    }
+  }
+  return queue_.end(0);
+}
+
+void NetControl::serve(Chain& chain) noexcept {
+  std::array<std::byte, kCommandBytesMax> copy;
+  ParsedControl parsed;
+  // Without a byte to answer into nothing is done.
+  if (!chain.writable.empty() && chain.readable_bytes <= copy.size()) {
+    const std::size_t bytes = GuestMemory::gather(chain.readable, copy);
+    parsed = parser_.parse(std::span(copy).first(bytes));
+  }
+  const bool done = parsed.accepted && (!parsed.ask || link_.ask(parsed.order));
+  queue_.status.add(Counter::kControlCommands, 1);
+  if (!done) queue_.status.add(Counter::kControlRefused, 1);
+  const std::byte ack{done ? net::kControlOk : net::kControlError};
+  const std::size_t written = GuestMemory::scatter(std::span(&ack, 1), chain.writable);
+  queue_.ring.add_used(chain.head, static_cast<std::uint32_t>(written));
+}
+
+void NetControl::sleep() noexcept {
+  if (!queue_.kick_may_come()) return;
+  const TapWakeup wakeup = engine_.wait(TapEngine::Until::kKick);
+  queue_.ring.disable_kicks();
+  if (wakeup.call_swapped) engine_.ring_call();
+  (void)queue_.hear(wakeup, engine_.system_calls());
+}
+
+}  // namespace worker

@@ -1,0 +1,392 @@
+#include "worker/net_receive.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <span>
+#include <utility>
+
+#include "common/endian.h"
+#include "policy/worker_limits.h"
+#include "worker/receive_buffers.h"
+#include "worker/tap_engine.h"
+
+namespace worker {
+namespace {
+
+using common::Counter;
+using common::GuestMemory;
+using common::ipc::WorkerExit;
+using common::ipc::WorkerFault;
+using common::net::kFrameBytesMax;
+using common::net::kHeaderBytes;
+using common::net::kNumBuffersOffset;
+
+// One byte more than a frame can have: a result that fills it was cut off.
+constexpr std::uint32_t kStageBytes = kFrameBytesMax + 1;
+// So many packets in a row that fit into one buffer end the gathering of many for each.
+constexpr std::uint32_t kSmallInRow = 64;
+// Most segments of the guest's in one read: one more is ours.
+constexpr std::uint32_t kDirectSegmentsMax = policy::kSegmentsMax - 1;
+
+}  // namespace
+
+// How a packet gets into the guest's buffers, though nobody knows its length before it is read.
+//
+// Directly: one read into the guest's pages, followed by memory of our own (the stage) for what
+// does not fit. As long as packets fit into one buffer each, a batch of reads has a buffer for
+// each; once one did not, reads go one by one into as many buffers as the longest packet needs. By
+// the stage: the packet that did not fit after all (the first long one after short ones, or the
+// guest has offered too little), those behind it in the batch, and all packets of a guest with the
+// short header of old. They are whole in our memory and are copied as the guest offers buffers.
+// Either way the buffers are used in the order in which they were offered (IN_ORDER is true), so
+// those that are left can be put back.
+struct NetReceive::State {
+  State(const NetQueueParts& parts, const SplitRing& split_ring)
+      : queue(parts, split_ring),
+        engine(*parts.engine),
+        header(header_bytes(parts.ring.features)),
+        mergeable((parts.ring.features & common::net::kFeatureMergeableBuffers) != 0),
+        buffers(header),
+        stages(
+            std::make_unique_for_overwrite<std::byte[]>(std::size_t{kStageBytes} * kTapBatchMax)) {}
+
+  [[nodiscard]] WorkerExit run() noexcept;
+  enum class Turn : std::uint8_t { kAgain, kNoBuffers, kTapEmpty };
+  [[nodiscard]] Turn turn() noexcept;
+  void plan_small() noexcept;
+  void plan_large() noexcept;
+  void plan_staged() noexcept;
+  [[nodiscard]] bool read() noexcept;
+  void take_direct(std::uint32_t bytes) noexcept;
+  void stage_rest(std::uint32_t index) noexcept;
+  [[nodiscard]] bool deliver() noexcept;
+  enum class Fit : std::uint8_t { kFits, kWait, kNever };
+  [[nodiscard]] Fit buffers_for(std::uint32_t bytes, std::uint32_t& used) noexcept;
+  void copy_out(std::span<std::byte> frame, std::uint32_t used) noexcept;
+  [[nodiscard]] bool is_fault(std::int32_t result) noexcept;
+  void count_packet(std::uint32_t bytes) noexcept;
+  void publish() noexcept;
+  void sleep(Turn why) noexcept;
+  void hear(const TapWakeup& wakeup) noexcept;
+  [[nodiscard]] std::byte* stage(std::uint32_t index) noexcept {
+    return &stages[std::size_t{index} * kStageBytes];
+  }
+
+  NetVirtqueue queue;
+  TapEngine& engine;
+  std::uint32_t header;
+  bool mergeable;
+  bool large = false;          // Gather many buffers for each packet.
+  std::uint32_t in_row = 0;    // Where large: packets that did not need it.
+  std::uint32_t batch = 2;     // Reads of the next small turn: follows what there is to read.
+  std::uint32_t planned = 0;   // Packets of this turn.
+  std::uint32_t capacity = 0;  // Where large: of the guest's, in its one packet.
+  bool direct = false;         // This turn's packets begin in the guest's buffers.
+  std::array<TapPacket, kTapBatchMax> packets;
+
+  // Read and not delivered: they lie in stages, from this one on.
+  struct Staged {
+    std::uint32_t stage;
+    std::uint32_t bytes;
+  };
+  std::array<Staged, kTapBatchMax> staged;
+  std::uint32_t staged_begin = 0;
+  std::uint32_t staged_end = 0;
+
+  // Large, and not to be touched before use.
+  ReceiveBuffers buffers;
+  std::unique_ptr<std::byte[]> stages;
+  std::array<iovec, policy::kSegmentsMax> gathered;
+};
+
+NetReceive::NetReceive(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
+NetReceive::~NetReceive() = default;
+
+std::unique_ptr<NetReceive> NetReceive::create(const NetQueueParts& parts) noexcept {
+  const auto ring = SplitRing::create(parts.memory, parts.ring);
+  if (!ring) {
+    store_fault(*parts.status, ring.error());
+    return nullptr;
+  }
+  return std::unique_ptr<NetReceive>(new NetReceive(std::make_unique<State>(parts, *ring)));
+}
+
+WorkerExit NetReceive::run() noexcept { return state_->run(); }
+
+WorkerExit NetReceive::State::run() noexcept {
+  if (queue.begin()) engine.ring_call();
+  while (queue.serving) {
+    const Turn what = turn();
+    publish();
+    if (what != Turn::kAgain && queue.serving) sleep(what);
+  }
+  publish();
+  // What was read and found no buffers goes with us, as it would have with a tap whose queue is
+  // full.
+  if (staged_end != staged_begin) {
+    queue.status.add(Counter::kDropNoRoom, staged_end - staged_begin);
+  }
+  const WorkerExit exit = queue.end(buffers.count());
+  // The bell may still have to be rung.
+  return engine.transfer({}).host_fault ? WorkerExit::kHostFault : exit;
+}
+
+NetReceive::State::Turn NetReceive::State::turn() noexcept {
+  if (!deliver()) return Turn::kNoBuffers;
+  const bool any = buffers.fill(queue, large ? 1 : batch) || buffers.count() != 0;
+  if (!queue.serving) return Turn::kAgain;
+  if (!any) return Turn::kNoBuffers;
+  if (header != kHeaderBytes || buffers.at(0).count > kDirectSegmentsMax) {
+    plan_staged();
+  } else if (large) {
+    plan_large();
+  } else {
+    plan_small();
+  }
+  const bool empty = read();
+  if (!deliver()) return Turn::kNoBuffers;
+  return empty ? Turn::kTapEmpty : Turn::kAgain;
+}
+
+// A buffer for each packet.
+void NetReceive::State::plan_small() noexcept {
+  direct = true;
+  for (planned = 0; planned < std::min(batch, buffers.count()); ++planned) {
+    const ReceiveBuffer& buffer = buffers.at(planned);
+    if (buffer.count > kDirectSegmentsMax) break;
+    iovec* const segments = buffers.segments(buffer);
+    segments[buffer.count] = {stage(planned) + buffer.bytes, kStageBytes - buffer.bytes};
+    packets[planned] = {segments, buffer.count + 1, 0};
+  }
+}
+
+// As many buffers as the longest packet needs, or as there are.
+void NetReceive::State::plan_large() noexcept {
+  direct = true;
+  capacity = 0;
+  std::uint32_t count = 0;
+  for (std::uint32_t i = 0; capacity < kFrameBytesMax && buffers.fill(queue, i + 1); ++i) {
+    const auto segments = buffers.list(buffers.at(i));
+    if (count + segments.size() > kDirectSegmentsMax) break;
+    std::copy(segments.begin(), segments.end(), &gathered[count]);
+    count += static_cast<std::uint32_t>(segments.size());
+    capacity += buffers.at(i).bytes;
+  }
+  const std::uint32_t here = std::min(capacity, kFrameBytesMax);
+  gathered[count] = {stage(0) + here, kStageBytes - here};
+  packets[0] = {gathered.data(), count + 1, 0};
+  planned = 1;
+}
+
+void NetReceive::State::plan_staged() noexcept {
+  direct = false;
+  gathered[0] = {stage(0), kStageBytes};
+  packets[0] = {gathered.data(), 1, 0};
+  planned = 1;
+}
+
+// Reads what is planned; what has not become the guest's at once is staged. True if the tap had no
+// more than that.
+bool NetReceive::State::read() noexcept {
+  hear(engine.transfer(std::span(packets).first(planned)));
+  staged_begin = staged_end = 0;
+  bool in_place = direct;  // So far each packet lies in the oldest buffers that are left.
+  bool empty = false;
+  const std::uint32_t held = buffers.count();
+  std::uint32_t moved = 0;
+  for (std::uint32_t i = 0; i < planned; ++i) {
+    const std::int32_t result = packets[i].result;
+    if (is_fault(result)) {
+      // Nothing was read. One that follows in the batch may have been: it lies too far back.
+      empty = empty || result < 0;
+      in_place = false;
+      continue;
+    }
+    ++moved;
+    const auto bytes = static_cast<std::uint32_t>(result);
+    if (in_place && bytes <= (large ? capacity : buffers.at(0).bytes)) [[likely]] {
+      take_direct(bytes);
+      continue;
+    }
+    in_place = false;
+    if (bytes > kFrameBytesMax) {  // Cut off, or no packet that a guest could make sense of.
+      queue.status.add(Counter::kDropNoRoom, 1);
+    } else {
+      staged[staged_end++] = {i, bytes};
+    }
+  }
+  if (staged_end != 0) stage_rest(held - buffers.count());
+  batch = empty ? std::clamp(moved + 1, 2U, kTapBatchMax) : std::min(batch * 2, kTapBatchMax);
+  queue.worked(moved);
+  return empty;
+}
+
+// The packet lies in the oldest buffers, and in nothing else.
+void NetReceive::State::take_direct(std::uint32_t bytes) noexcept {
+  count_packet(bytes);
+  std::uint32_t used = 1;
+  for (std::uint32_t room = buffers.at(0).bytes; room < bytes; ++used) {
+    room += buffers.at(used).bytes;
+  }
+  // The tap leaves the last field of the header as it was: 5.1.6.4.1 has us say how many buffers it
+  // took, and 1 where they are not merged.
+  const common::Le16 number(static_cast<std::uint16_t>(used));
+  std::size_t offset = kNumBuffersOffset;
+  std::array<iovec, 3> place{};
+  std::size_t parts = 0;
+  for (const iovec& segment : buffers.list(buffers.at(0))) {
+    if (offset >= segment.iov_len) {
+      offset -= segment.iov_len;
+      continue;
+    }
+    place[parts++] = {static_cast<std::byte*>(segment.iov_base) + offset, segment.iov_len - offset};
+    offset = 0;
+    if (parts == place.size() || place[0].iov_len >= sizeof(number)) break;
+  }
+  GuestMemory::scatter(std::as_bytes(std::span(&number, 1)), std::span(place).first(parts));
+  for (std::uint32_t left = bytes; left > 0;) {
+    const std::uint32_t here = std::min(left, buffers.at(0).bytes);
+    queue.ring.add_used(buffers.at(0).head, here);
+    buffers.pop();
+    left -= here;
+  }
+  if (large && used == 1 && ++in_row >= kSmallInRow) large = false;
+  if (used > 1) in_row = 0;
+}
+
+// Completes the staged packets: what of them lies in the guest's buffers is copied before any of
+// these is filled with something else. `taken`: buffers that have gone since the plan was made.
+void NetReceive::State::stage_rest(std::uint32_t taken) noexcept {
+  if (!direct) return;
+  for (std::uint32_t i = 0; i < staged_end; ++i) {
+    const Staged& packet = staged[i];
+    std::span<std::byte> to(stage(packet.stage), packet.bytes);
+    if (large) {
+      to = to.first(std::min(packet.bytes, capacity));
+      GuestMemory::gather(std::span(gathered).first(packets[0].count - 1), to);
+    } else {
+      const ReceiveBuffer& buffer = buffers.at(packet.stage - taken);
+      to = to.first(std::min(packet.bytes, buffer.bytes));
+      GuestMemory::gather(buffers.list(buffer), to);
+      // The next one is likely to be as long.
+      if (packet.bytes > buffer.bytes && mergeable) {
+        large = true;
+        in_row = 0;
+      }
+    }
+  }
+}
+
+// Copies staged packets into the guest's buffers. False where it has to offer more first.
+bool NetReceive::State::deliver() noexcept {
+  while (staged_begin != staged_end) {
+    const Staged& packet = staged[staged_begin];
+    std::span<std::byte> frame(stage(packet.stage), packet.bytes);
+    // Without the field that a short header does not have.
+    if (header != kHeaderBytes) {
+      const std::size_t surplus = kHeaderBytes - header;
+      std::memmove(frame.data() + surplus, frame.data(), header);
+      frame = frame.subspan(surplus);
+    }
+    std::uint32_t used = 0;
+    const Fit fit = buffers_for(static_cast<std::uint32_t>(frame.size()), used);
+    if (fit == Fit::kWait) {
+      // It is looked at again as it was read.
+      if (header != kHeaderBytes) std::memmove(stage(packet.stage), frame.data(), header);
+      return false;
+    }
+    ++staged_begin;
+    if (fit == Fit::kNever) {
+      queue.status.add(Counter::kDropNoRoom, 1);
+    } else {
+      count_packet(packet.bytes);
+      copy_out(frame, used);
+    }
+  }
+  return true;
+}
+
+// How many buffers a packet takes, which are then held.
+NetReceive::State::Fit NetReceive::State::buffers_for(std::uint32_t bytes,
+                                                      std::uint32_t& used) noexcept {
+  for (std::uint32_t room = 0; room < bytes; ++used) {
+    if (!buffers.fill(queue, used + 1)) {
+      return buffers.full(queue) ? Fit::kNever : Fit::kWait;
+    }
+    room += buffers.at(used).bytes;
+    if (!mergeable && room < bytes) return Fit::kNever;
+  }
+  return Fit::kFits;
+}
+
+void NetReceive::State::copy_out(std::span<std::byte> frame, std::uint32_t used) noexcept {
+  if (header == kHeaderBytes) {
+    const common::Le16 number(static_cast<std::uint16_t>(used));
+    std::memcpy(&frame[kNumBuffersOffset], &number, sizeof(number));
+  }
+  while (!frame.empty()) {
+    const ReceiveBuffer& buffer = buffers.at(0);
+    const std::size_t here = GuestMemory::scatter(frame, buffers.list(buffer));
+    queue.ring.add_used(buffer.head, static_cast<std::uint32_t>(here));
+    buffers.pop();
+    frame = frame.subspan(here);
+  }
+}
+
+// True if nothing was read; what follows from it beside that.
+bool NetReceive::State::is_fault(std::int32_t result) noexcept {
+  constexpr auto kRole = static_cast<std::uint64_t>(common::ipc::NetRole::kReceive);
+  if (result >= static_cast<std::int32_t>(kHeaderBytes)) return false;
+  switch (result) {
+    case -EAGAIN:
+    case -ECANCELED:
+    case -EINTR:
+      break;
+    case -EBADFD:  // The interface is no more.
+      queue.host_fault(WorkerFault::kTapGone, kRole, EBADFD);
+      break;
+    case -EOPNOTSUPP:
+      queue.host_fault(WorkerFault::kEngine, 0, EOPNOTSUPP);
+      break;
+    default:  // It was read, and could not be stored: the guest's memory has vanished.
+      queue.status.add(Counter::kDropTapRefused, 1);
+      break;
+  }
+  return true;
+}
+
+void NetReceive::State::count_packet(std::uint32_t bytes) noexcept {
+  queue.status.add(Counter::kReceivedPackets, 1);
+  queue.status.add(Counter::kReceivedBytes, bytes - kHeaderBytes);
+}
+
+void NetReceive::State::publish() noexcept {
+  if (queue.publish(buffers.count())) engine.ring_call();
+}
+
+void NetReceive::State::sleep(Turn why) noexcept {
+  if (why == Turn::kNoBuffers) {
+    if (queue.poll([this] { return queue.ring.has_new() || engine.ready(); })) return;
+    if (!queue.kick_may_come()) return;
+    queue.status.add(Counter::kWaitsForBuffers, 1);
+    hear(engine.wait(TapEngine::Until::kKick));
+    queue.ring.disable_kicks();
+  } else {
+    if (queue.will_poll()) {
+      engine.watch_tap();
+      if (queue.poll([this] { return engine.ready(); })) return;
+    }
+    hear(engine.wait(TapEngine::Until::kTap));
+  }
+  queue.slept();
+}
+
+void NetReceive::State::hear(const TapWakeup& wakeup) noexcept {
+  if (wakeup.call_swapped) engine.ring_call();
+  (void)queue.hear(wakeup, engine.system_calls());
+}
+
+}  // namespace worker

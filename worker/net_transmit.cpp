@@ -1,0 +1,259 @@
+#include "worker/net_transmit.h"
+
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <span>
+
+#include "common/verify.h"
+#include "policy/worker_limits.h"
+#include "worker/net_header.h"
+#include "worker/segments.h"
+#include "worker/tap_engine.h"
+
+namespace worker {
+namespace {
+
+using common::Counter;
+using common::GuestMemory;
+using common::ipc::WorkerExit;
+using common::ipc::WorkerFault;
+using common::net::kHeaderBytes;
+using common::net::WireHeader;
+
+// A packet up to this long is copied behind its header: one segment costs the kernel less than two,
+// and by more than this copy costs us.
+constexpr std::uint32_t kCopiedBytesMax = 256;
+// Segments of a whole batch. A chain that does not fit any more waits for the next one.
+constexpr std::uint32_t kPoolSegments = 2 * policy::kSegmentsMax;
+
+// One packet of the batch.
+struct Slot {
+  alignas(
+      8) std::array<std::byte, kHeaderBytes + kCopiedBytesMax> bytes;  // Header, and if short all.
+  std::uint32_t packet_bytes;
+  std::uint16_t head;
+  bool done;  // Sent, or dropped.
+};
+
+}  // namespace
+
+struct NetTransmit::State {
+  State(const NetQueueParts& parts, const SplitRing& split_ring)
+      : queue(parts, split_ring),
+        engine(*parts.engine),
+        rules(parts.ring.features, parts.device.mtu),
+        header(header_bytes(parts.ring.features)),
+        flat(std::make_unique_for_overwrite<std::byte[]>(common::net::kFrameBytesMax)) {}
+
+  [[nodiscard]] WorkerExit run() noexcept;
+  [[nodiscard]] bool gather() noexcept;
+  [[nodiscard]] bool accept(Chain& chain) noexcept;
+  [[nodiscard]] bool lay_out(Slot& slot, std::span<iovec> payload) noexcept;
+  void drop(Slot& slot, Counter cause) noexcept;
+  void send() noexcept;
+  [[nodiscard]] bool send_pending() noexcept;
+  void finish(Slot& slot, std::int32_t result) noexcept;
+  void answer() noexcept;
+  void sleep() noexcept;
+  void hear(const TapWakeup& wakeup) noexcept;
+
+  NetVirtqueue queue;
+  TapEngine& engine;
+  HeaderRules rules;
+  std::uint32_t header;
+
+  std::uint32_t count = 0;     // Slots in use: chains taken and not answered,
+  std::uint32_t answered = 0;  // but for so many at their front.
+  std::uint32_t segments = 0;  // Of the pool.
+  bool flat_used = false;
+  std::array<TapPacket, kTapBatchMax> packets;  // One for each slot; none where it is dropped.
+  std::array<TapPacket, kTapBatchMax> pending;
+  std::array<std::uint32_t, kTapBatchMax> pending_slot;
+
+  // Large, and not to be touched before use.
+  std::unique_ptr<std::byte[]> flat;  // For the one packet of a batch that has too many pieces.
+  std::array<Slot, kTapBatchMax> slots;
+  std::array<iovec, kPoolSegments> pool;
+};
+
+NetTransmit::NetTransmit(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
+NetTransmit::~NetTransmit() = default;
+
+std::unique_ptr<NetTransmit> NetTransmit::create(const NetQueueParts& parts) noexcept {
+  const auto ring = SplitRing::create(parts.memory, parts.ring);
+  if (!ring) {
+    store_fault(*parts.status, ring.error());
+    return nullptr;
+  }
+  return std::unique_ptr<NetTransmit>(new NetTransmit(std::make_unique<State>(parts, *ring)));
+}
+
+WorkerExit NetTransmit::run() noexcept { return state_->run(); }
+
+// One turn: take what the guest offers, up to a batch, send it, answer it, ring once. The first
+// turn looks at the ring without a kick: it may have come, and been consumed, before we started.
+WorkerExit NetTransmit::State::run() noexcept {
+  if (queue.begin()) engine.ring_call();
+  while (queue.serving) {
+    if (gather()) {
+      send();
+    } else if (queue.serving) {
+      sleep();
+    }
+  }
+  answer();
+  const WorkerExit exit = queue.end(count - answered);
+  // The bell may still have to be rung.
+  return engine.transfer({}).host_fault ? WorkerExit::kHostFault : exit;
+}
+
+// True if there is something to send or to answer.
+bool NetTransmit::State::gather() noexcept {
+  count = answered = segments = 0;
+  flat_used = false;
+  Chain chain;
+  while (count < kTapBatchMax && queue.next(chain)) {
+    if (accept(chain)) continue;
+    queue.ring.put_back(1);
+    break;
+  }
+  return count != 0;
+}
+
+// False where there is no room for it in this batch, or it ends the queue.
+bool NetTransmit::State::accept(Chain& chain) noexcept {
+  if (!chain.writable.empty()) {
+    constexpr auto kRole = static_cast<std::uint64_t>(common::ipc::NetRole::kTransmit);
+    queue.stop_for({WorkerFault::kWrongDirection, chain.head, kRole});
+    return false;
+  }
+  Slot& slot = slots[count];
+  slot.head = chain.head;
+  slot.done = false;
+  packets[count].count = 0;
+  const std::uint32_t bytes = chain.readable_bytes;
+  if (bytes < header || bytes - header > common::net::kFrameBytesMax - kHeaderBytes) {
+    ++count;
+    drop(slot, Counter::kDropBadLength);
+    return true;
+  }
+  slot.packet_bytes = bytes - header;
+  WireHeader copy{};
+  GuestMemory::gather(chain.readable, std::as_writable_bytes(std::span(&copy, 1)).first(header));
+  const HeaderVerdict verdict = rules.check(copy, slot.packet_bytes);
+  if (verdict == HeaderVerdict::kGood) [[likely]] {
+    std::memcpy(slot.bytes.data(), &copy, sizeof(copy));
+    if (!lay_out(slot, skip_front(chain.readable, header))) return false;
+    ++count;
+    return true;
+  }
+  ++count;
+  drop(slot,
+       verdict == HeaderVerdict::kBadHeader ? Counter::kDropBadHeader : Counter::kDropBadLength);
+  return true;
+}
+
+// Where the tap finds the packet: our header, and then the guest's pages. False: not in this batch.
+bool NetTransmit::State::lay_out(Slot& slot, std::span<iovec> payload) noexcept {
+  TapPacket& packet = packets[count];
+  const bool copied = slot.packet_bytes <= kCopiedBytesMax;
+  const bool flattened = !copied && payload.size() + 1 > policy::kSegmentsMax;
+  const std::size_t needed = copied ? 1 : flattened ? 2 : payload.size() + 1;
+  if (segments + needed > pool.size() || (flattened && flat_used)) return false;
+
+  iovec* const first = &pool[segments];
+  first[0] = {slot.bytes.data(), kHeaderBytes};
+  if (copied) {
+    GuestMemory::gather(payload, std::span(slot.bytes).subspan(kHeaderBytes, slot.packet_bytes));
+    first[0].iov_len += slot.packet_bytes;
+  } else if (flattened) {
+    flat_used = true;
+    GuestMemory::gather(payload, std::span(flat.get(), slot.packet_bytes));
+    first[1] = {flat.get(), slot.packet_bytes};
+  } else {
+    std::copy(payload.begin(), payload.end(), first + 1);
+  }
+  packet = {first, static_cast<std::uint32_t>(needed), 0};
+  segments += static_cast<std::uint32_t>(needed);
+  return true;
+}
+
+void NetTransmit::State::drop(Slot& slot, Counter cause) noexcept {
+  slot.done = true;
+  queue.status.add(cause, 1);
+}
+
+// The batch is sent as a whole before the next is begun, so packets are answered in the order in
+// which they were offered (IN_ORDER is true). A full tap parks us here.
+void NetTransmit::State::send() noexcept {
+  while (send_pending()) {
+    answer();
+    queue.status.add(Counter::kWaitsForTap, 1);
+    hear(engine.wait(TapEngine::Until::kTap));
+    if (!queue.serving) return;
+  }
+  answer();
+  queue.worked(count);
+}
+
+// True if the tap is full and packets are left.
+bool NetTransmit::State::send_pending() noexcept {
+  std::uint32_t left = 0;
+  for (std::uint32_t i = answered; i < count; ++i) {
+    if (slots[i].done) continue;
+    pending_slot[left] = i;
+    pending[left++] = packets[i];
+  }
+  if (left == 0) return false;
+  hear(engine.transfer(std::span(pending).first(left)));
+  bool full = false;
+  for (std::uint32_t i = 0; i < left; ++i) {
+    const std::int32_t result = pending[i].result;
+    if (result == -EAGAIN || result == -ECANCELED || result == -EINTR) {
+      full = true;
+    } else {
+      finish(slots[pending_slot[i]], result);
+    }
+  }
+  return full && queue.serving;
+}
+
+void NetTransmit::State::finish(Slot& slot, std::int32_t result) noexcept {
+  constexpr auto kRole = static_cast<std::uint64_t>(common::ipc::NetRole::kTransmit);
+  switch (result) {
+    case -EBADFD:  // The interface is no more.
+      return queue.host_fault(WorkerFault::kTapGone, kRole, EBADFD);
+    case -EOPNOTSUPP:
+      return queue.host_fault(WorkerFault::kEngine, 0, EOPNOTSUPP);
+    case -EIO:
+      return drop(slot, Counter::kDropTapDown);
+    default:
+      if (result < 0) return drop(slot, Counter::kDropTapRefused);
+  }
+  slot.done = true;
+  queue.status.add(Counter::kSentPackets, 1);
+  queue.status.add(Counter::kSentBytes, slot.packet_bytes);
+}
+
+void NetTransmit::State::answer() noexcept {
+  while (answered < count && slots[answered].done) queue.ring.add_used(slots[answered++].head, 0);
+  if (queue.publish(count - answered)) engine.ring_call();
+}
+
+void NetTransmit::State::sleep() noexcept {
+  if (queue.poll([this] { return queue.ring.has_new() || engine.ready(); })) return;
+  if (!queue.kick_may_come()) return;
+  const TapWakeup wakeup = engine.wait(TapEngine::Until::kKick);
+  queue.ring.disable_kicks();
+  queue.slept();
+  hear(wakeup);
+}
+
+void NetTransmit::State::hear(const TapWakeup& wakeup) noexcept {
+  if (wakeup.call_swapped) engine.ring_call();
+  (void)queue.hear(wakeup, engine.system_calls());
+}
+
+}  // namespace worker

@@ -1,0 +1,108 @@
+#include "worker/net_virtqueue.h"
+
+#include <utility>
+
+#include "common/virtqueue_wire.h"
+#include "worker/tap_engine.h"
+
+namespace worker {
+
+using common::Counter;
+using common::ipc::WorkerExit;
+using common::ipc::WorkerFault;
+
+namespace {
+
+constexpr std::uint32_t kLingerUs = 20;
+
+}  // namespace
+
+void store_fault(common::StatusPage& status, const RingFault& fault) noexcept {
+  status.fault_detail[0].store(fault.first, std::memory_order_relaxed);
+  status.fault_detail[1].store(fault.second, std::memory_order_relaxed);
+  status.fault.store(static_cast<std::uint32_t>(fault.code), std::memory_order_release);
+}
+
+NetVirtqueue::NetVirtqueue(const NetQueueParts& parts, const SplitRing& split_ring) noexcept
+    : memory(parts.memory),
+      status(*parts.status),
+      ring(split_ring),
+      reader_(memory, ring.descriptors(), ring.size(),
+              (parts.ring.features & common::kFeatureIndirectDesc) != 0, scratch_),
+      poller_(parts.device.poll_us, parts.device.tsc_per_us),
+      linger_ticks_(std::uint64_t{kLingerUs} * parts.device.tsc_per_us) {}
+
+bool NetVirtqueue::next(Chain& chain) noexcept {
+  switch (ring.peek()) {
+    case SplitRing::Peek::kEmpty:
+      return false;
+    case SplitRing::Peek::kFault:
+      stop_for(ring.fault());
+      return false;
+    case SplitRing::Peek::kHead:
+      break;
+  }
+  if (const auto read = reader_.read(ring.head(), chain); !read) [[unlikely]] {
+    stop_for(read.error());
+    return false;
+  }
+  ring.take();
+  return true;
+}
+
+bool NetVirtqueue::publish(std::uint32_t held) noexcept {
+  // In this order: who sees the answers must not see an index that is behind them.
+  const auto next_avail = static_cast<std::uint16_t>(ring.next_avail() - held);
+  status.next_avail.store(next_avail, std::memory_order_relaxed);
+  switch (ring.publish()) {
+    case SplitRing::Publish::kNothing:
+      return false;
+    case SplitRing::Publish::kQuiet:
+      status.add(Counter::kCallsSuppressed, 1);
+      return false;
+    case SplitRing::Publish::kCall:
+      break;
+  }
+  status.add(Counter::kCalls, 1);
+  return true;
+}
+
+void NetVirtqueue::stop_for(const RingFault& fault) noexcept {
+  store_fault(status, fault);
+  exit = WorkerExit::kGuestFault;
+  serving = false;
+}
+
+void NetVirtqueue::host_fault(WorkerFault code, std::uint64_t detail, int os_errno) noexcept {
+  status.fault_os_errno.store(static_cast<std::uint32_t>(os_errno), std::memory_order_relaxed);
+  stop_for({code, detail, 0});
+  exit = WorkerExit::kHostFault;
+}
+
+bool NetVirtqueue::kick_may_come() noexcept {
+  if (!ring.enable_kicks()) return true;
+  ring.disable_kicks();
+  return false;
+}
+
+bool NetVirtqueue::hear(const TapWakeup& wakeup, std::uint64_t system_calls_so_far) noexcept {
+  status.add(Counter::kTurns, 1);
+  if (wakeup.kicked) status.add(Counter::kKicks, 1);
+  status.add(Counter::kSystemCalls,
+             system_calls_so_far - std::exchange(system_calls_, system_calls_so_far));
+  if (wakeup.stop) serving = false;
+  if (!wakeup.host_fault) return true;
+  if (status.fault.load(std::memory_order_relaxed) == 0) host_fault(WorkerFault::kEngine, 0, 0);
+  exit = WorkerExit::kHostFault;
+  serving = false;
+  return false;
+}
+
+WorkerExit NetVirtqueue::end(std::uint32_t held) noexcept {
+  ring.put_back(static_cast<std::uint16_t>(held));
+  // A later worker looks before it sleeps; who else might serve this ring may not.
+  if (exit == WorkerExit::kStopped) (void)ring.enable_kicks();
+  return exit;
+}
+
+}  // namespace worker

@@ -1,0 +1,128 @@
+// worker/net_virtqueue.h: what receiving, sending and the control commands have in common: chains
+// in, answers out, the bell, the status page, and what ends it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "common/guest_memory.h"
+#include "common/ipc/worker_messages.h"
+#include "common/status_page.h"
+#include "common/virtio_net_wire.h"
+#include "worker/chain.h"
+#include "worker/poller.h"
+#include "worker/ring.h"
+
+namespace worker {
+
+class TapEngine;
+struct TapWakeup;
+
+// Everything serving needs. The broker's word (`device`) and the session's (`ring`), the latter
+// checked by start.cpp as far as it can be without the guest's bytes.
+struct NetQueueParts {
+  common::GuestMemory memory;
+  common::ipc::NetStart device;
+  common::ipc::RingStart ring;
+  TapEngine* engine = nullptr;  // Borrowed; outlives the queue. Null for the control queue.
+  common::StatusPage* status = nullptr;  // Borrowed; outlives the queue.
+};
+
+// How long the header is that the guest has before each packet (virtio 1.2, 5.1.6.1).
+[[nodiscard]] constexpr std::uint32_t header_bytes(std::uint64_t features) noexcept {
+  constexpr std::uint64_t kLong = common::kFeatureVersion1 | common::net::kFeatureMergeableBuffers;
+  return (features & kLong) != 0 ? common::net::kHeaderBytes : common::net::kLegacyHeaderBytes;
+}
+
+void store_fault(common::StatusPage& status, const RingFault& fault) noexcept;
+
+class NetVirtqueue {
+ public:
+  NetVirtqueue(const NetQueueParts& parts, const SplitRing& split_ring) noexcept;
+
+  // First touch of the guest's bytes. True where the bell is owed.
+  [[nodiscard]] bool begin() noexcept { return ring.begin(); }
+
+  // Reads the next chain and takes it. False: there is none, or the ring is broken, which
+  // stop_for() has noted. The chain is valid until the next call.
+  [[nodiscard]] bool next(Chain& chain) noexcept;
+
+  // Shows the guest all answers; true where it wants the bell for them. The last `held` chains that
+  // were taken are not answered, and a later worker would have to take them again.
+  [[nodiscard]] bool publish(std::uint32_t held) noexcept;
+
+  // The guest broke the ring: no more is taken.
+  void stop_for(const RingFault& fault) noexcept;
+  // Our side broke.
+  void host_fault(common::ipc::WorkerFault code, std::uint64_t detail, int os_errno) noexcept;
+
+  // Asks for a kick with the next chain. False if there is something to do first.
+  [[nodiscard]] bool kick_may_come() noexcept;
+
+  // What the engine has told. False where it has failed.
+  [[nodiscard]] bool hear(const TapWakeup& wakeup, std::uint64_t system_calls_so_far) noexcept;
+
+  // Leaves the ring as a later worker, or another device, wants to find it.
+  [[nodiscard]] common::ipc::WorkerExit end(std::uint32_t held) noexcept;
+
+  // Packets were moved: from now on we are idle.
+  void worked(std::uint32_t packets) noexcept {
+    burst_ += packets;
+    if (poller_.enabled()) idle_since_ = read_ticks();
+  }
+  [[nodiscard]] bool will_poll() const noexcept {
+    return poller_.enabled() ? poller_.window() != 0 : burst_ >= kBurstPackets;
+  }
+  // Before a sleep: looks for `what()` to come true, as long as it pays. True if it did. With
+  // polling switched off only after a burst, once and for less than a wake-up takes: who sent so
+  // much is likely to go on.
+  template <typename What>
+  [[nodiscard]] bool poll(What&& what) noexcept {
+    if (!poller_.enabled()) return linger(what);
+    const std::uint64_t window = poller_.window();
+    while (window != 0 && read_ticks() - idle_since_ < window) {
+      if (what()) {
+        poller_.hit();
+        return true;
+      }
+      relax_cpu();
+    }
+    return false;
+  }
+  // After a sleep: the window follows how long it took.
+  void slept() noexcept {
+    burst_ = 0;
+    if (idle_since_ != 0) poller_.slept(read_ticks() - idle_since_);
+  }
+
+  common::GuestMemory memory;
+  common::StatusPage& status;
+  SplitRing ring;
+  bool serving = true;  // False once the broker, or a fault, says stop.
+  common::ipc::WorkerExit exit = common::ipc::WorkerExit::kStopped;
+
+ private:
+  static constexpr std::uint32_t kBurstPackets = 16;
+
+  template <typename What>
+  [[nodiscard]] bool linger(What&& what) noexcept {
+    if (burst_ < kBurstPackets || linger_ticks_ == 0) return false;
+    burst_ = 0;
+    const std::uint64_t since = read_ticks();
+    while (read_ticks() - since < linger_ticks_) {
+      if (what()) return true;
+      relax_cpu();
+    }
+    return false;
+  }
+
+  ChainReader reader_;
+  Poller poller_;
+  std::uint64_t idle_since_ = 0;  // Ticks; when polling, since the last work.
+  std::uint64_t linger_ticks_ = 0;
+  std::uint32_t burst_ = 0;  // Packets moved since the last look around, or sleep.
+  std::uint64_t system_calls_ = 0;
+  SegmentScratch scratch_;  // Large, and not to be touched before use.
+};
+
+}  // namespace worker
