@@ -261,10 +261,11 @@ void NetReceive::State::take_direct(std::uint32_t bytes) noexcept {
 // these is filled with something else. `taken`: buffers that have gone since the plan was made.
 void NetReceive::State::stage_rest(std::uint32_t taken) noexcept {
   if (!direct) return;
+  const bool was_large = large;
   for (std::uint32_t i = 0; i < staged_end; ++i) {
     const Staged& packet = staged[i];
     std::span<std::byte> to(stage(packet.stage), packet.bytes);
-    if (large) {
+    if (was_large) {
       to = to.first(std::min(packet.bytes, capacity));
       GuestMemory::gather(std::span(gathered).first(packets[0].count - 1), to);
     } else {
