@@ -10,8 +10,9 @@
 namespace policy {
 
 // A session receives descriptors as long as it lives (guest memory, eventfds, workers' sockets), so
-// their numbers are bounded, not fixed: 509 regions, 4 for each of 64 queues, and its own.
-inline constexpr std::uint64_t kSessionDescriptorsMax = 1024;
+// their numbers are bounded, not fixed: 509 regions, 4 for each of 129 queues, those of a message,
+// and its own.
+inline constexpr std::uint64_t kSessionDescriptorsMax = 1088;
 inline constexpr ArgLimit kSessionAnyFd = arg_at_most(0, kSessionDescriptorsMax - 1);
 
 inline constexpr SyscallRule kSessionSyscalls[] = {

@@ -15,7 +15,7 @@ Outcome<void> Features::acknowledge(std::uint64_t bits) noexcept {
 
 Outcome<void> Features::acknowledge_protocol(std::uint64_t bits) noexcept {
   // Among what this refuses is INBAND_NOTIFICATIONS, for which closing is the specified answer.
-  if (const std::uint64_t surplus = bits & ~kOfferedProtocol; surplus != 0) {
+  if (const std::uint64_t surplus = bits & ~offered_protocol_; surplus != 0) {
     return violation(EventCode::kBadProtocolFeatures, std::uint64_t(Request::kSetProtocolFeatures),
                      surplus);
   }

@@ -16,6 +16,9 @@ inline constexpr std::uint64_t kOfferedProtocol =
     kProtocolMq | kProtocolReplyAck | kProtocolBackendReq | kProtocolConfig |
     kProtocolBackendSendFd | kProtocolResetDevice | kProtocolConfigureMemSlots | kProtocolStatus;
 
+// Those that are offered only for a device that has a use for them.
+inline constexpr std::uint64_t kDeviceProtocol = kProtocolRarp | kProtocolMtu;
+
 // virtio 1.2, 2.1: bits of the device status that we look at.
 inline constexpr std::uint8_t kStatusFeaturesOk = 8;
 inline constexpr std::uint8_t kStatusNeedsReset = 64;
@@ -24,10 +27,13 @@ class Features {
  public:
   Features() = default;
   // `device_features`: all virtio bits of the device; vhost-user's own is added here.
-  explicit Features(std::uint64_t device_features) noexcept
-      : offered_(device_features | common::kFeatureProtocolFeatures) {}
+  // `device_protocol`: of kDeviceProtocol, those that this device has.
+  explicit Features(std::uint64_t device_features, std::uint64_t device_protocol = 0) noexcept
+      : offered_(device_features | common::kFeatureProtocolFeatures),
+        offered_protocol_(kOfferedProtocol | device_protocol) {}
 
   [[nodiscard]] std::uint64_t offered() const noexcept { return offered_; }
+  [[nodiscard]] std::uint64_t offered_protocol() const noexcept { return offered_protocol_; }
   [[nodiscard]] Outcome<void> acknowledge(std::uint64_t bits) noexcept;
   [[nodiscard]] Outcome<void> acknowledge_protocol(std::uint64_t bits) noexcept;
 
@@ -55,6 +61,7 @@ class Features {
 
  private:
   std::uint64_t offered_ = 0;
+  std::uint64_t offered_protocol_ = kOfferedProtocol;
   std::uint64_t bits_ = 0;
   std::uint64_t protocol_ = 0;
   bool acknowledged_ = false;

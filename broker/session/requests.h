@@ -25,6 +25,9 @@ Handler set_mem_table, get_max_mem_slots, add_mem_reg, rem_mem_reg;
 Handler set_vring_num, set_vring_addr, set_vring_base, get_vring_base;
 Handler set_vring_kick, set_vring_call, set_vring_err, set_vring_enable;
 
+// requests_net.cpp
+Handler send_rarp, net_set_mtu;
+
 // Puts `value` where the reply's body belongs.
 template <typename T>
 [[nodiscard]] Answer body_of(Incoming& incoming, const T& value) noexcept {

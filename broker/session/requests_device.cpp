@@ -55,8 +55,8 @@ Outcome<Answer> set_features(Context& context, Incoming& incoming) noexcept {
   return Answer{};
 }
 
-Outcome<Answer> get_protocol_features(Context&, Incoming& incoming) noexcept {
-  return body_of(incoming, kOfferedProtocol);
+Outcome<Answer> get_protocol_features(Context& context, Incoming& incoming) noexcept {
+  return body_of(incoming, context.device.features.offered_protocol());
 }
 
 Outcome<Answer> set_protocol_features(Context& context, Incoming& incoming) noexcept {

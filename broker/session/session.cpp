@@ -5,6 +5,7 @@
 #include "broker/session/vhost_table.h"
 #include "broker/session/wait.h"
 #include "common/checked.h"
+#include "common/virtio_net_wire.h"
 #include "common/virtqueue_wire.h"
 
 namespace session {
@@ -19,7 +20,11 @@ constexpr std::uint32_t kSplitRingMax = 32768;
 }  // namespace
 
 bool start_is_sound(const SessionStart& start) noexcept {
+  const bool has_mtu = (start.protocol_features & kProtocolMtu) != 0;
+  const bool mtu_is_sound =
+      start.mtu_max >= common::net::kMtuMin && start.mtu_max <= common::net::kMtuMax;
   return start.queues_max >= 1 && start.queues_max <= common::kQueuesMax &&
+         (start.protocol_features & ~kDeviceProtocol) == 0 && (!has_mtu || mtu_is_sound) &&
          start.queue_size_max >= 1 && start.queue_size_max <= kSplitRingMax &&
          start.config_bytes <= start.config.size() && start.writable_bytes <= kWritableBytesMax &&
          common::range_within<std::uint64_t>(start.writable_offset, start.writable_bytes,
@@ -28,10 +33,12 @@ bool start_is_sound(const SessionStart& start) noexcept {
 
 Session::Session(common::FdRef broker, common::FdRef vmm, const SessionStart& start) noexcept
     : broker_(broker), front_end_(vmm), workers_(broker_, device_) {
-  device_.features = Features(start.device_features);
+  device_.features = Features(start.device_features, start.protocol_features);
   device_.config = ConfigSpace(start);
   device_.queue_count = start.queues_max;
   device_.queue_size_max = start.queue_size_max;
+  device_.mtu_max = start.mtu_max;
+  device_.wants_features = start.wants_features == 1;
   device_.call_swap_in_place = start.call_swap_in_place == 1;
 }
 

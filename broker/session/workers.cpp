@@ -52,11 +52,12 @@ void Device::mark_rings_without_memory() noexcept {
 Outcome<void> Workers::settle() noexcept {
   while (true) {
     bool settled = true;
+    waits_for_features_ = false;
     for (std::uint32_t queue = 0; queue < device_.queue_count; ++queue) {
       TRY(step(queue));
       settled = settled && links_[queue].is_settled();
     }
-    if (settled) break;
+    if (settled && !waits_for_features_) break;
     TRY(wait_for_someone());
   }
   announce_config();
@@ -77,6 +78,11 @@ Outcome<void> Workers::step(std::uint32_t queue) noexcept {
   }
   // Without room somebody is under way still, and settle() comes back here.
   if (!wanted || !has_room_for_start()) return {};
+  TRY_LET(const bool told, tell_features());
+  if (!told) {
+    waits_for_features_ = true;  // Their ends will wake us.
+    return {};
+  }
   // Firmware and the system that it boots acknowledge different features.
   if (announced_features_ != device_.features.bits()) {
     announced_features_ = device_.features.bits();
@@ -96,6 +102,25 @@ bool Workers::has_room_for_start() const noexcept {
         return link.state() == State::kOpening || link.state() == State::kStarting;
       }));
   return (under_way + 1) * each <= kDescriptorsUnderWayMax;
+}
+
+// What the broker does about them (a tap's offloads) concerns all queues, so no worker may run that
+// was made for others. All of those are ending by now: the features are part of what they were
+// started with.
+Outcome<bool> Workers::tell_features() noexcept {
+  const std::uint64_t bits = device_.features.driver_bits();
+  if (!device_.wants_features || told_features_ == bits) return true;
+  const std::span<const QueueLink> all(links_.data(), device_.queue_count);
+  if (std::any_of(all.begin(), all.end(),
+                  [](const QueueLink& link) { return link.state() != State::kNone; })) {
+    return false;
+  }
+  common::ipc::DriverFeatures message{};
+  message.kind = common::ipc::DriverFeatures::kKind;
+  message.features = bits;
+  TRY(broker_.send(message));
+  told_features_ = bits;
+  return true;
 }
 
 std::optional<RingSetup> Workers::wanted_setup(std::uint32_t queue) const noexcept {

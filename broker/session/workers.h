@@ -27,6 +27,8 @@ struct Device {
   MemoryTable memory;
   std::uint32_t queue_count = 0;
   std::uint32_t queue_size_max = 0;
+  std::uint32_t mtu_max = 0;    // Of NET_SET_MTU.
+  bool wants_features = false;  // The broker is to be told what the driver acknowledged.
   bool call_swap_in_place = false;
   bool needs_reset = false;  // A ring broke, and the driver has not reset the device since.
   std::array<Vring, common::kQueuesMax> rings;
@@ -75,6 +77,8 @@ class Workers {
   [[nodiscard]] Outcome<void> step(std::uint32_t queue) noexcept;
   // Whether the worker of one more ring may be sent its descriptors now.
   [[nodiscard]] bool has_room_for_start() const noexcept;
+  // False while workers run that were started with other features.
+  [[nodiscard]] Outcome<bool> tell_features() noexcept;
   [[nodiscard]] Outcome<void> wait_for_someone() noexcept;
   [[nodiscard]] Outcome<void> take_answer(std::uint32_t queue) noexcept;
 
@@ -95,6 +99,8 @@ class Workers {
   bool swapped_ = false;
   std::uint32_t failed_starts_ = 0;
   std::optional<std::uint64_t> announced_features_;  // To the log.
+  std::optional<std::uint64_t> told_features_;  // To the broker, where it wants them.
+  bool waits_for_features_ = false;
 };
 
 }  // namespace session

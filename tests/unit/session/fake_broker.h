@@ -81,6 +81,7 @@ class FakeBroker {
   [[nodiscard]] std::size_t starts_of(std::uint32_t queue) const;
   void forget_starts();  // And close what those workers were given.
   [[nodiscard]] common::FdRef swapped_call() const;
+  [[nodiscard]] std::uint64_t driver_features() const;  // As it was told last.
   // Waits for it.
   [[nodiscard]] Event wait_event(common::ipc::EventCode code);
   [[nodiscard]] std::size_t events_of(common::ipc::EventCode code) const;
@@ -111,6 +112,7 @@ class FakeBroker {
   std::vector<std::string> log_;
   std::vector<Event> events_;
   common::Fd swapped_;
+  std::uint64_t driver_features_ = 0;
   common::ipc::QueueOutcome close_outcome_ = common::ipc::QueueOutcome::kStopped;
   bool fail_starts_ = false;
   bool hang_up_workers_ = false;
@@ -215,6 +217,12 @@ inline common::FdRef FakeBroker::swapped_call() const {
   return swapped_.ref();
 }
 
+inline std::uint64_t FakeBroker::driver_features() const {
+  std::unique_lock lock(mutex_);
+  catch_up(lock);
+  return driver_features_;
+}
+
 inline Event FakeBroker::wait_event(common::ipc::EventCode code) {
   std::unique_lock lock(mutex_);
   const auto give_up = std::chrono::steady_clock::now() + fakes::kPatience;
@@ -299,6 +307,13 @@ inline bool FakeBroker::serve_session() {
     answer.queue = swap->queue;
     answer.swapped = refuse_swaps_ ? 0 : 1;
     send(answer);
+  } else if (const auto features = packet.as<common::ipc::DriverFeatures>()) {
+    log_.push_back("features");
+    driver_features_ = features->features;
+  } else if (const auto mtu = packet.as<common::ipc::HostMtu>()) {
+    note("mtu", mtu->mtu);
+  } else if (const auto rarp = packet.as<common::ipc::SendRarp>()) {
+    note("rarp", rarp->mac[5]);
   } else if (const auto event = packet.as<common::ipc::SessionEvent>()) {
     events_.push_back({static_cast<common::ipc::EventCode>(event->code), event->numbers});
   }
