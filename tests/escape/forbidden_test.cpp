@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/falloc.h>
+#include <linux/if_tun.h>
 #include <linux/io_uring.h>
+#include <linux/sockios.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -18,8 +20,7 @@
 
 #include "policy/sanitizer.h"
 #include "policy/seccomp.h"
-#include "policy/session.h"
-#include "policy/worker_blk.h"
+#include "tests/escape/profiles.h"
 #include "tests/escape/run_escapee.h"
 
 namespace escape {
@@ -30,8 +31,9 @@ using policy::kWorkerBlkFallback;
 using policy::kWorkerBlkFallbackDirect;
 using policy::kWorkerBlkUring;
 
-const policy::Profile* const kProfiles[] = {&kSession, &kWorkerBlkUring, &kWorkerBlkFallback,
-                                            &kWorkerBlkFallbackDirect};
+using policy::kWorkerNetControl;
+using policy::kWorkerNetReceiveFallback;
+using policy::kWorkerNetTransmitFallback;
 
 std::string words_only(std::string_view text) {
   std::string name(text);
@@ -178,9 +180,46 @@ const auto call = [](std::uint64_t number, std::array<std::uint64_t, 6> argument
   return try_system_call(number, arguments);
 };
 
+std::vector<Narrow> every_narrow_net_case() {
+  std::vector<Narrow> cases = {
+      // One way for each network worker.
+      {"WritesTheTap", &kWorkerNetReceiveFallback, call(SYS_writev, {5, kScratch, 1})},
+      {"WritesTheTapAtOnce", &kWorkerNetReceiveFallback, call(SYS_write, {5, kScratch, 8})},
+      {"ReadsTheTapAtOnce", &kWorkerNetReceiveFallback, call(SYS_read, {5, kScratch, 8})},
+      {"ReadsTheStopEvent", &kWorkerNetReceiveFallback, call(SYS_readv, {6, kScratch, 1})},
+      {"ReadsMoreSegmentsThanThereCanBe", &kWorkerNetReceiveFallback,
+       call(SYS_readv, {5, kScratch, 1025})},
+      {"ReadsTheTap", &kWorkerNetTransmitFallback, call(SYS_readv, {5, kScratch, 1})},
+      {"ReadsTheTapAtOnce", &kWorkerNetTransmitFallback, call(SYS_read, {5, kScratch, 8})},
+      {"WritesTheCallInPieces", &kWorkerNetTransmitFallback, call(SYS_writev, {9, kScratch, 1})},
+      {"WritesWithHighBitsInTheTap", &kWorkerNetTransmitFallback,
+       call(SYS_writev, {5 | kHigh, kScratch, 1})},
+      {"ReceivesFromTheTap", &kWorkerNetTransmitFallback, call(SYS_recvmsg, {5, kScratch, 0})},
+      {"AsksTheBrokerSomethingElse", &kWorkerNetControl, call(SYS_write, {5, kScratch, 8})},
+      {"HearsMoreThanAnAnswer", &kWorkerNetControl, call(SYS_read, {5, kScratch, 416})},
+      {"SendsTheBrokerADescriptor", &kWorkerNetControl, call(SYS_sendmsg, {5, kScratch, 0})},
+      {"WritesTheKick", &kWorkerNetControl, call(SYS_write, {8, kScratch, 8})},
+  };
+  // What the holder of a tap's descriptor could do to the interface, unprivileged.
+  for (const policy::Profile* const profile : escape::kNetProfiles) {
+    cases.push_back({"SetsTheMacOfTheTap", profile, call(SYS_ioctl, {5, SIOCSIFHWADDR, kScratch})});
+    cases.push_back({"SetsTheOwnerOfTheTap", profile, call(SYS_ioctl, {5, TUNSETOWNER, 0})});
+    cases.push_back(
+        {"SetsTheCarrierOfTheTap", profile, call(SYS_ioctl, {5, TUNSETCARRIER, kScratch})});
+    cases.push_back(
+        {"SetsAFilterOfTheTap", profile, call(SYS_ioctl, {5, TUNSETFILTEREBPF, kScratch})});
+    cases.push_back({"SteersTheTap", profile, call(SYS_ioctl, {5, TUNSETSTEERINGEBPF, kScratch})});
+    cases.push_back({"SetsTheOffloadsOfTheTap", profile, call(SYS_ioctl, {5, TUNSETOFFLOAD, 0})});
+    cases.push_back({"DetachesTheTap", profile, call(SYS_ioctl, {5, TUNSETQUEUE, kScratch})});
+    cases.push_back({"MakesTheTapStay", profile, call(SYS_ioctl, {5, TUNSETPERSIST, 1})});
+  }
+  return cases;
+}
+
 std::vector<Narrow> every_narrow_case_of_a_session() {
   return {
-      {"ReceivesBeyondASessionsTable", &kSession, call(SYS_recvmsg, {1024, kScratch, 0})},
+      {"ReceivesBeyondASessionsTable", &kSession,
+       call(SYS_recvmsg, {policy::kSessionDescriptorsMax, kScratch, 0})},
       {"ReceivesFromANegativeDescriptor", &kSession, call(SYS_recvmsg, {~0ULL, kScratch, 0})},
       {"ReceivesWithHighBitsInTheDescriptor", &kSession,
        call(SYS_recvmsg, {3 | kHigh, kScratch, 0})},
@@ -190,7 +229,7 @@ std::vector<Narrow> every_narrow_case_of_a_session() {
       {"ConnectsWhileItSends", &kSession, call(SYS_sendmsg, {4, kScratch, MSG_FASTOPEN})},
       {"PollsWithASignalMaskInASession", &kSession, call(SYS_ppoll, {0, 0, 0, kScratch, 8})},
       {"LeavesWithACodeThatNobodyCanRead", &kSession, call(SYS_exit_group, {256})},
-      {"ClosesBeyondASessionsTable", &kSession, call(SYS_close, {1024})},
+      {"ClosesBeyondASessionsTable", &kSession, call(SYS_close, {policy::kSessionDescriptorsMax})},
       {"WritesMoreThanAnEventToADescriptor", &kSession, call(SYS_write, {4, kScratch, 9})},
   };
 }
@@ -241,8 +280,10 @@ std::vector<Narrow> every_narrow_case() {
             {0, 0, 0, IORING_ENTER_REGISTERED_RING | IORING_ENTER_SQ_WAKEUP, 0, 0})},
       {"EntersWithHighBitsInTheFlags", &kWorkerBlkUring,
        call(SYS_io_uring_enter, {0, 0, 0, IORING_ENTER_REGISTERED_RING | kHigh, 0, 0})},
+
   };
   cases.insert(cases.end(), of_workers.begin(), of_workers.end());
+  for (const Narrow& each : every_narrow_net_case()) cases.push_back(each);
 #if defined(__x86_64__)
   for (const policy::Profile* const profile : kProfiles) {
     // exit_group is on every list: only its architecture is wrong. In the i386 table it is 252.

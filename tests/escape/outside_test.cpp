@@ -18,6 +18,7 @@
 #include "policy/sanitizer.h"
 #include "policy/session.h"
 #include "policy/worker_blk.h"
+#include "policy/worker_net.h"
 #include "tests/escape/run_escapee.h"
 
 namespace escape {
@@ -167,10 +168,15 @@ TEST_P(Outside, HasAnEmptyEnvironment) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sealed, Outside,
-                         testing::Values(Expected{&policy::kSession, "1024"},
+                         testing::Values(Expected{&policy::kSession, "1088"},
                                          Expected{&policy::kWorkerBlkUring, "0"},
                                          Expected{&policy::kWorkerBlkFallback, "11"},
-                                         Expected{&policy::kWorkerBlkFallbackDirect, "11"}),
+                                         Expected{&policy::kWorkerBlkFallbackDirect, "11"},
+                                         Expected{&policy::kWorkerNetReceiveUring, "0"},
+                                         Expected{&policy::kWorkerNetTransmitUring, "0"},
+                                         Expected{&policy::kWorkerNetReceiveFallback, "10"},
+                                         Expected{&policy::kWorkerNetTransmitFallback, "10"},
+                                         Expected{&policy::kWorkerNetControl, "10"}),
                          [](const auto& each) {
                            std::string name(each.param.profile->name);
                            std::replace_if(

@@ -10,6 +10,7 @@
 
 #include "policy/session.h"
 #include "policy/worker_blk.h"
+#include "policy/worker_net.h"
 #include "tests/escape/run_escapee.h"
 
 namespace escape {
@@ -18,6 +19,11 @@ namespace {
 using policy::kSession;
 using policy::kWorkerBlkFallback;
 using policy::kWorkerBlkUring;
+using policy::kWorkerNetControl;
+using policy::kWorkerNetReceiveFallback;
+using policy::kWorkerNetReceiveUring;
+using policy::kWorkerNetTransmitFallback;
+using policy::kWorkerNetTransmitUring;
 
 struct Case {
   const char* name;
@@ -86,6 +92,42 @@ std::vector<Case> every_case() {
   };
 }
 
+// Network workers: their own way, and not the other.
+std::vector<Case> every_net_case() {
+  const auto call = [](std::uint64_t number, std::array<std::uint64_t, 6> arguments) {
+    return try_system_call(number, arguments);
+  };
+  constexpr std::uint8_t kFixed = IOSQE_FIXED_FILE;
+  return {
+      {"ReceiveReadsTheTap", &kWorkerNetReceiveFallback, call(SYS_readv, {5, kScratch, 1}), 0},
+      {"ReceiveRingsTheCall", &kWorkerNetReceiveFallback, call(SYS_write, {9, kScratch, 8}), 8},
+      {"TransmitWritesTheTap", &kWorkerNetTransmitFallback, call(SYS_writev, {5, kScratch, 1}), 0},
+      {"TransmitRingsTheCall", &kWorkerNetTransmitFallback, call(SYS_write, {9, kScratch, 8}), 8},
+      {"ControlAsksTheBroker", &kWorkerNetControl, call(SYS_write, {5, kScratch, 416}), 416},
+      {"ControlHasNoAnswerYet", &kWorkerNetControl, call(SYS_read, {5, kScratch, 8}), -EAGAIN},
+      {"ReceiveRingRingsTheCall", &kWorkerNetReceiveUring,
+       try_ring(IORING_OP_WRITE, kFixed, kCall, 8), 8},
+      {"ReceiveRingWritesInPieces", &kWorkerNetReceiveUring,
+       try_ring(IORING_OP_WRITEV, kFixed, kDisk, 1), -EACCES},
+      {"ReceiveRingReadsTheKick", &kWorkerNetReceiveUring,
+       try_ring(IORING_OP_READ, kFixed, kKick, 8), -EACCES},
+      {"TransmitRingWritesTheTap", &kWorkerNetTransmitUring,
+       try_ring(IORING_OP_WRITEV, kFixed, kDisk, 1), 0},
+      {"TransmitRingReadsTheTap", &kWorkerNetTransmitUring, try_ring(IORING_OP_READ, kFixed, kDisk),
+       -EACCES},
+      {"TransmitRingReadsTheTapInPieces", &kWorkerNetTransmitUring,
+       try_ring(IORING_OP_READV, kFixed, kDisk, 1), -EACCES},
+      {"TransmitRingReceivesFromTheTap", &kWorkerNetTransmitUring,
+       try_ring(IORING_OP_RECVMSG, kFixed, kDisk, 1), -EACCES},
+      {"TransmitRingCommandsTheTap", &kWorkerNetTransmitUring,
+       try_ring(IORING_OP_URING_CMD, kFixed, kDisk), -EACCES},
+      {"TransmitRingSyncs", &kWorkerNetTransmitUring, try_ring(IORING_OP_FSYNC, kFixed, kDisk, 0),
+       -EACCES},
+      {"TransmitRingSplices", &kWorkerNetTransmitUring, try_ring(IORING_OP_SPLICE, kFixed, kDisk),
+       -EACCES},
+  };
+}
+
 class PermittedCall : public testing::TestWithParam<Case> {};
 
 TEST_P(PermittedCall, ComesBack) {
@@ -95,6 +137,8 @@ TEST_P(PermittedCall, ComesBack) {
   EXPECT_EQ(escapee->result(), GetParam().result);
 }
 
+INSTANTIATE_TEST_SUITE_P(JailedNet, PermittedCall, testing::ValuesIn(every_net_case()),
+                         [](const auto& each) { return each.param.name; });
 INSTANTIATE_TEST_SUITE_P(Jailed, PermittedCall, testing::ValuesIn(every_case()),
                          [](const auto& each) { return each.param.name; });
 

@@ -24,6 +24,7 @@
 #include "policy/landlock.h"
 #include "policy/restricted_ring.h"
 #include "policy/seccomp.h"
+#include "policy/session.h"
 #include "tests/escape/mutation.h"
 
 namespace escape {
@@ -39,6 +40,7 @@ struct Belongings {
   std::vector<Fd> owned;
   std::vector<policy::DescriptorAt> placed;
   common::ipc::UringLayout layout{};
+  Fd tap_peer;  // Stays with us: a tap is not hung up.
 
   void place(Fd fd, int number) {
     placed.push_back({fd.ref(), number});
@@ -65,14 +67,26 @@ Result<Fd> make_descriptor(bool worker, int number) {
   return common::make_eventfd();
 }
 
+bool is_net(const policy::Profile& profile) { return profile.name.starts_with("worker-net"); }
+
+// A descriptor at its number; a network worker's device is a socket that answers at once.
+Result<void> add(Belongings& all, const policy::Profile& profile, int number) {
+  if (is_net(profile) && number == 5) {
+    TRY_LET(auto pair, common::make_packet_pair());
+    TRY(common::set_nonblocking(pair.first.ref(), true));
+    all.place(std::move(pair.first), number);
+    all.tap_peer = std::move(pair.second);
+    return {};
+  }
+  TRY_LET(Fd fd, make_descriptor(profile.name != "session", number));
+  all.place(std::move(fd), number);
+  return {};
+}
+
 Result<Belongings> gather(const policy::Profile& profile) {
   Belongings all;
   if (profile.uring_opcodes.empty()) {
-    const bool worker = profile.name != "session";
-    for (const int number : profile.descriptors) {
-      TRY_LET(Fd fd, make_descriptor(worker, number));
-      all.place(std::move(fd), number);
-    }
+    for (const int number : profile.descriptors) TRY(add(all, profile, number));
     return all;
   }
   TRY_LET(auto ring, policy::make_restricted_ring({.entries = 8,
@@ -81,10 +95,7 @@ Result<Belongings> gather(const policy::Profile& profile) {
                                                    .opcodes = mutated(profile).uring_opcodes}));
   all.layout = ring.layout;
   all.place(std::move(ring.fd), 6);
-  for (const int number : {5, 8, 9}) {
-    TRY_LET(Fd fd, make_descriptor(true, number));
-    all.place(std::move(fd), number);
-  }
+  for (const int number : {5, 8, 9}) TRY(add(all, profile, number));
   return all;
 }
 
@@ -94,8 +105,11 @@ void complete(EscapeOrder& order, const policy::Profile& profile, const Belongin
   order.keep_count = static_cast<std::uint32_t>(profile.descriptors.size());
   std::copy(profile.descriptors.begin(), profile.descriptors.end(), order.keep.begin());
   const bool session = profile.name == "session";
-  order.descriptors_limit = session ? 1024 : (order.has_ring != 0 ? 0 : 11);
-  order.file_size_limit = session ? 0 : kDiskBytes;
+  const std::uint64_t fallback_limit = is_net(profile) ? 10 : 11;
+  order.descriptors_limit = session               ? policy::kSessionDescriptorsMax
+                            : order.has_ring != 0 ? 0
+                                                  : fallback_limit;
+  order.file_size_limit = session || is_net(profile) ? 0 : kDiskBytes;
   order.processes_limit = order.has_ring != 0 ? 1 + kRingThreads + 1 : 1;
 }
 
@@ -137,6 +151,7 @@ std::uint32_t namespaces_of(const Setting& setting) {
 struct Launched {
   policy::Child child;
   common::SharedRegion memory;
+  Fd tap_peer;
 };
 
 Result<Launched> launch(const Setting& setting, EscapeOrder order) {
@@ -161,7 +176,7 @@ Result<Launched> launch(const Setting& setting, EscapeOrder order) {
   request.namespaces = namespaces;
   request.uid = request.gid = setting.uid;
   TRY_LET(policy::Child child, policy::spawn(request));
-  return Launched{std::move(child), std::move(memory)};
+  return Launched{std::move(child), std::move(memory), std::move(belongings.tap_peer)};
 }
 
 }  // namespace
@@ -183,6 +198,7 @@ std::optional<Escapee> Escapee::start(const Setting& setting, EscapeOrder order)
   Escapee escapee;
   escapee.child_ = std::move(launched->child);
   escapee.memory_ = std::move(launched->memory);
+  escapee.tap_peer_ = std::move(launched->tap_peer);
   return escapee;
 }
 

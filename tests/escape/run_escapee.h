@@ -64,6 +64,7 @@ class Escapee {
   Escapee() = default;
   policy::Child child_;
   common::SharedRegion memory_;
+  common::Fd tap_peer_;
   bool reaped_ = false;
 };
 

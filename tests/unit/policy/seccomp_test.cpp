@@ -12,9 +12,8 @@
 #include <vector>
 
 #include "policy/sanitizer.h"
-#include "policy/session.h"
-#include "policy/worker_blk.h"
 #include "tests/escape/bpf_evaluator.h"
+#include "tests/escape/profiles.h"
 
 namespace policy {
 namespace {
@@ -25,8 +24,7 @@ using Arguments = std::array<std::uint64_t, 6>;
 constexpr std::uint32_t kNumbers = 1024;
 constexpr std::uint32_t kX32 = 0x40000000;
 
-const Profile* const kProfiles[] = {&kSession, &kWorkerBlkUring, &kWorkerBlkFallback,
-                                    &kWorkerBlkFallbackDirect};
+using escape::kProfiles;
 
 bool fits(const ArgLimit& limit, const Arguments& arguments) {
   const std::uint64_t value = arguments[limit.index];
@@ -168,6 +166,11 @@ TEST(Profiles, KeepTheirPromisedLengths) {
   EXPECT_EQ(different(kWorkerBlkUring), 2);
   EXPECT_LE(different(kWorkerBlkFallback), 9);
   EXPECT_LE(different(kWorkerBlkFallbackDirect), 9);
+  EXPECT_EQ(different(kWorkerNetReceiveUring), 2);
+  EXPECT_EQ(different(kWorkerNetTransmitUring), 2);
+  EXPECT_LE(different(kWorkerNetReceiveFallback), 6);
+  EXPECT_LE(different(kWorkerNetTransmitFallback), 6);
+  EXPECT_LE(different(kWorkerNetControl), 6);
   EXPECT_LE(different(kSession), 8);
 }
 
