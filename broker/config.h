@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -21,8 +22,11 @@ using Answer = common::Result<T, std::string>;
 enum class EngineChoice : std::uint8_t { kAuto, kIoUring, kFallback };
 enum class PostureDemand : std::uint8_t { kAny, kStrict };
 
+using MacAddress = std::array<std::uint8_t, 6>;
+
 struct DeviceConfig {
-  std::string name;  // In every log line. Default: the image's base name; unique in one broker.
+  std::string
+      name;  // In every log line. Default: the image or the interface; unique in one broker.
   common::DeviceKind kind = common::DeviceKind::kBlk;
 
   // Exactly one of socket_path and fd.
@@ -39,9 +43,22 @@ struct DeviceConfig {
   bool direct = false;
   bool discard = true;
   bool write_zeroes = true;
-  std::uint32_t block_size = 512;           // 512 or 4096.
-  std::string serial;                       // At most 20 bytes; empty: made from the name.
-  std::optional<std::uint32_t> num_queues;  // Default: common::kBlkQueuesMax.
+  std::uint32_t block_size = 512;  // 512 or 4096.
+  std::string serial;              // At most 20 bytes; empty: made from the name.
+
+  // A network card: exactly one of tap_name, tap_fds and macvtap.
+  std::string tap_name;
+  bool tap_create = false;
+  std::vector<int> tap_fds;  // Inherited: one queue of one tap for each pair.
+  std::string macvtap;
+  std::optional<MacAddress> mac;     // Default: the macvtap's, or one made from the tap's name.
+  std::optional<std::uint32_t> mtu;  // Default: the interface's.
+  bool offload_csum = true;
+  bool offload_tso = true;
+  bool offload_uso = true;
+  bool mrg_rxbuf = true;
+
+  std::optional<std::uint32_t> num_queues;  // Pairs of a network card. Default: as many as can be.
   std::optional<std::uint32_t> queue_size;  // Default: common::kQueueSizeMax.
   EngineChoice engine = EngineChoice::kAuto;
   std::uint32_t poll_us = 0;

@@ -84,17 +84,17 @@ std::unexpected<std::string> wrong_type(std::string_view wanted, const toml::nod
   return fail("must be " + std::string(wanted) + ", not " + std::string(type_in_words(node)));
 }
 
-Answer<std::string> uids_text(const toml::node& node) {
+Answer<std::string> numbers_text(const toml::node& node) {
   if (const auto* text = node.as_string()) return text->get();
   if (const auto* number = node.as_integer()) return std::to_string(number->get());
   const toml::array* array = node.as_array();
   if (array == nullptr || array->empty()) {
-    return wrong_type("a user id or an array of user ids", node);
+    return wrong_type("a number or an array of numbers", node);
   }
   std::string text;
   for (const toml::node& element : *array) {
     const auto* number = element.as_integer();
-    if (number == nullptr) return wrong_type("an array of user ids", element);
+    if (number == nullptr) return wrong_type("an array of numbers", element);
     if (!text.empty()) text += ',';
     text += std::to_string(number->get());
   }
@@ -131,8 +131,8 @@ Answer<std::string> as_text(const toml::node& node, ValueKind kind) {
       return wrong_type("true or false", node);
     case ValueKind::kMode:
       return mode_text(node);
-    case ValueKind::kUids:
-      return uids_text(node);
+    case ValueKind::kNumbers:
+      return numbers_text(node);
   }
   return wrong_type("something else", node);
 }
@@ -142,7 +142,7 @@ Answer<std::string> as_text(const toml::node& node, ValueKind kind) {
 std::string unknown_key(std::string_view key, std::string_view meant) {
   std::string text = "there is no key " + in_quotes(key);
   if (!meant.empty()) text += "; did you mean " + spelled(meant, Spelling::kFile) + "?";
-  return text + " ('bulkhead blk --help' lists all)";
+  return text + " ('bulkhead blk --help' and 'bulkhead net --help' list all)";
 }
 
 std::string misplaced(const Setting& setting) {
@@ -185,23 +185,39 @@ void store_or_refuse(const toml::key& key, const toml::node& node, Scope scope, 
   }
 }
 
-void read_type(const toml::node& node, Errors& errors) {
-  const auto* text = node.as_string();
-  if (text == nullptr || text->get() != "blk") {
-    errors.add(node.source(), "type must be \"blk\": the one kind of device there is");
+common::DeviceKind read_type(const toml::table& table, Errors& errors) {
+  const toml::node* node = table.get("type");
+  if (node == nullptr) return common::DeviceKind::kBlk;
+  const auto* text = node->as_string();
+  for (const auto kind : {common::DeviceKind::kBlk, common::DeviceKind::kNet}) {
+    if (text != nullptr && text->get() == kind_name(kind)) return kind;
   }
+  errors.add(node->source(), "type must be \"blk\" (a disk) or \"net\" (a network card)");
+  return common::DeviceKind::kBlk;
+}
+
+void store_of_device(const toml::key& key, const toml::node& node, Seen& seen,
+                     const Destination& to, Errors& errors) {
+  const Setting* setting = find_setting(key.str());
+  if (setting == nullptr || setting->is_for(to.device.kind)) {
+    return store_or_refuse(key, node, Scope::kDevice, seen, to, errors);
+  }
+  const auto other = to.device.kind == common::DeviceKind::kBlk ? common::DeviceKind::kNet
+                                                                : common::DeviceKind::kBlk;
+  errors.add(key.source(), spelled(setting->name, Spelling::kFile) + " is for type = \"" +
+                               std::string(kind_name(other)) + "\", and this device is \"" +
+                               std::string(kind_name(to.device.kind)) +
+                               "\"; change the one or leave out the other");
 }
 
 DeviceConfig read_device(const toml::table& table, BrokerConfig& broker, Errors& errors) {
   DeviceConfig device;
   Seen seen;
   const std::size_t errors_before = errors.count();
+  device.kind = read_type(table, errors);
   for (const auto& [key, node] : table) {
-    if (key.str() == "type") {
-      read_type(node, errors);
-    } else {
-      store_or_refuse(key, node, Scope::kDevice, seen, Destination{broker, device}, errors);
-    }
+    if (key.str() == "type") continue;
+    store_of_device(key, node, seen, Destination{broker, device}, errors);
   }
   // What a device lacks is only worth saying if what it has is right.
   if (errors.count() != errors_before) return device;

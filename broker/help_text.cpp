@@ -19,10 +19,10 @@ std::string option_line(std::string_view option, std::string_view help) {
   return line + std::string(help) + "\n";
 }
 
-std::string setting_lines(Scope scope) {
+std::string setting_lines(Scope scope, DeviceKinds kinds = kForAll) {
   std::string lines;
   for (const Setting& setting : all_settings()) {
-    if (setting.scope != scope) continue;
+    if (setting.scope != scope || (setting.kinds & kinds) == 0) continue;
     std::string option = spelled(setting.name, Spelling::kCommandLine);
     if (!setting.value.empty()) option.append("=").append(setting.value);
     lines += option_line(option, setting.help);
@@ -31,10 +31,11 @@ std::string setting_lines(Scope scope) {
 }
 
 constexpr std::string_view kGeneral =
-    R"(bulkhead serves virtio disks to virtual machines over vhost-user, with one jailed process for
-every virtqueue.
+    R"(bulkhead serves virtio disks and network cards to virtual machines over vhost-user, with one jailed
+process for every virtqueue.
 
   bulkhead blk --socket-path=PATH --blk-file=PATH [OPTION]...    serve one disk
+  bulkhead net --socket-path=PATH --tap-name=NAME [OPTION]...    serve one network card
   bulkhead serve --config=FILE                                   serve what a TOML file lists
   bulkhead posture --pid=N                                       show what jails running processes
   bulkhead --version | --help
@@ -65,6 +66,33 @@ With Cloud Hypervisor:
 Exit status: 0 after a clean stop, 1 where it could not start, 2 for wrong usage.
 )";
 
+constexpr std::string_view kNetUsage =
+    R"(Usage: bulkhead net --socket-path=PATH --tap-name=NAME [OPTION]...
+       bulkhead net --socket-path=PATH --tap-fd=N[,N] [OPTION]...
+       bulkhead net --socket-path=PATH --macvtap=NAME [OPTION]...
+       bulkhead net --print-capabilities
+
+Serves one network card, connected to a tap, to one VMM at a time, in the foreground, until SIGTERM.
+
+)";
+
+constexpr std::string_view kNetEnd = R"(
+[ ] is what holds where the option is not given. Options may be written with '_' for '-', and as
+'--option=VALUE' or '--option VALUE'; on and off also as true and false, yes and no, 1 and 0.
+
+Make a tap, as root:
+  ip tuntap add dev tap0 mode tap multi_queue && ip link set tap0 up
+With QEMU, share the guest's memory (2G is its size here):
+  qemu-system-x86_64 -m 2G -machine q35,memory-backend=mem \
+    -object memory-backend-memfd,id=mem,size=2G,share=on \
+    -chardev socket,id=net0,path=PATH -netdev vhost-user,id=n0,chardev=net0,queues=2 \
+    -device virtio-net-pci,netdev=n0,mq=on ...
+With Cloud Hypervisor:
+  cloud-hypervisor --memory size=2G,shared=on --net vhost_user=true,socket=PATH,num_queues=4 ...
+
+Exit status: 0 after a clean stop, 1 where it could not start, 2 for wrong usage.
+)";
+
 constexpr std::string_view kServeUsage =
     R"(Usage: bulkhead serve --config=FILE [OPTION]...
 
@@ -81,7 +109,13 @@ Serves every device that FILE lists, in the foreground, until SIGTERM. FILE is T
   num_queues = 4
   read_only = false
 
-The keys are the options of 'bulkhead blk' with '_' for '-'. Paths that are not absolute start from
+  [[device]]
+  type = "net"
+  name = "eth0"
+  socket_path = "/run/bulkhead/eth0.sock"
+  tap_name = "tap0"
+
+The keys are the options of 'bulkhead blk' and 'bulkhead net' with '_' for '-'. Paths that are not absolute start from
 the working directory.
 
 )";
@@ -107,16 +141,20 @@ and the reason stands beside them; what may not be looked at is unknown: then ru
 Exit status: 0, or 1 where there is no such process.
 )";
 
+std::string device_help(std::string_view usage, DeviceKinds kinds, std::string_view end) {
+  return std::string(usage) + "The device:\n" + setting_lines(Scope::kDevice, kinds) +
+         "\nThe broker:\n" + setting_lines(Scope::kBroker) + "\nOther:\n" +
+         option_line("--print-capabilities", "print what this back-end can do as JSON, and exit") +
+         option_line("--help", "this text") + std::string(end);
+}
+
 }  // namespace
 
 std::string general_help() { return std::string(kGeneral); }
 
-std::string blk_help() {
-  return std::string(kBlkUsage) + "The device:\n" + setting_lines(Scope::kDevice) +
-         "\nThe broker:\n" + setting_lines(Scope::kBroker) + "\nOther:\n" +
-         option_line("--print-capabilities", "print what this back-end can do as JSON, and exit") +
-         option_line("--help", "this text") + std::string(kBlkEnd);
-}
+std::string blk_help() { return device_help(kBlkUsage, kForBlk, kBlkEnd); }
+
+std::string net_help() { return device_help(kNetUsage, kForNet, kNetEnd); }
 
 std::string serve_help() {
   return std::string(kServeUsage) + "Options:\n" +

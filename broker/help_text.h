@@ -7,6 +7,7 @@ namespace broker {
 
 [[nodiscard]] std::string general_help();
 [[nodiscard]] std::string blk_help();
+[[nodiscard]] std::string net_help();
 [[nodiscard]] std::string serve_help();
 [[nodiscard]] std::string posture_help();
 

@@ -1,6 +1,7 @@
 // broker/main.cpp: `bulkhead`: the broker and its command line.
 //
-// May: read the configuration; bind, accept and connect unix sockets; open disks; start, watch and
+// May: read the configuration; bind, accept and connect unix sockets; open disks and taps; start,
+// watch and
 //   stop sessions and workers; write the log.
 // Must never: read a byte that a VMM or a guest wrote (sessions' fixed-size messages aside, which
 //   it treats as hostile); map guest memory; die because of a peer.
@@ -42,6 +43,9 @@ void close_uninvited_descriptors(const broker::BrokerConfig& config) {
   std::vector<unsigned> invited;
   for (const auto& device : config.devices) {
     if (device.fd > STDERR_FILENO) invited.push_back(static_cast<unsigned>(device.fd));
+    for (const int fd : device.tap_fds) {
+      if (fd > STDERR_FILENO) invited.push_back(static_cast<unsigned>(fd));
+    }
   }
   std::sort(invited.begin(), invited.end());
   unsigned next = STDERR_FILENO + 1;

@@ -24,10 +24,11 @@ using common::Result;
 using Words = std::vector<std::string>;
 using Outcome = Result<Command, UsageError>;
 
-constexpr std::string_view kBackendProgramName = "vhost-user-blk";
+constexpr std::string_view kBackendProgramPrefix = "vhost-user-";
 // QEMU docs/interop/vhost-user.json: VHostUserBackendCapabilities.
 constexpr std::string_view kBlkCapabilities =
     R"({"type":"block","features":["read-only","blk-file"]})";
+constexpr std::string_view kNetCapabilities = R"({"type":"net"})";
 constexpr int kUsageExit = 2;
 
 UsageError usage_error(const std::vector<std::string>& lines, int exit_code = kUsageExit) {
@@ -78,6 +79,14 @@ struct OptionName {
   std::string_view aliases = {};
 };
 
+// "; that is an option of 'bulkhead net'", for one that a device of another type has.
+std::string whose_option(std::string_view bare) {
+  const Setting* setting = find_setting(bare);
+  if (setting == nullptr || setting->kinds == kForAll) return {};
+  return "; that is an option of 'bulkhead " +
+         std::string(setting->kinds == kForNet ? "net" : "blk") + "'";
+}
+
 std::string unknown_option(const std::string& word, std::span<const OptionName> options,
                            std::string_view command) {
   const std::string help = " ('bulkhead " + std::string(command) + " --help' lists all)";
@@ -91,6 +100,7 @@ std::string unknown_option(const std::string& word, std::span<const OptionName> 
   const std::string bare = name.substr(std::min(name.find_first_not_of('-'), name.size()));
   const std::string_view meant = nearest(bare, names);
   std::string line = "there is no option " + in_quotes(name);
+  if (const std::string whose = whose_option(bare); !whose.empty()) return line + whose + help;
   if (!meant.empty()) line += "; did you mean --" + std::string(meant) + "?";
   return line + help;
 }
@@ -177,17 +187,21 @@ std::vector<std::string> store_settings(const std::vector<Given>& given, const D
 
 Outcome print_version() { return PrintAndExit{"bulkhead " BULKHEAD_VERSION "\n"}; }
 
-Outcome parse_blk(const Words& words, int listen_fds) {
+Outcome parse_device(common::DeviceKind kind, const Words& words, int listen_fds) {
+  const bool blk = kind == common::DeviceKind::kBlk;
   // QEMU docs/interop/vhost-user.rst, "Backend program conventions": whatever else is given.
   if (contains(words, "--print-capabilities")) {
-    return PrintAndExit{std::string(kBlkCapabilities) + "\n"};
+    return PrintAndExit{std::string(blk ? kBlkCapabilities : kNetCapabilities) + "\n"};
   }
-  if (contains(words, "--help") || contains(words, "-h")) return PrintAndExit{blk_help()};
+  if (contains(words, "--help") || contains(words, "-h")) {
+    return PrintAndExit{blk ? blk_help() : net_help()};
+  }
   if (contains(words, "--version") || contains(words, "-V")) return print_version();
-  const auto all = setting_names([](const Setting&) { return true; });
-  TRY_LET(const std::vector<Given> given, split_options(words, all, "blk"));
+  const auto all = setting_names([&](const Setting& setting) { return setting.is_for(kind); });
+  TRY_LET(const std::vector<Given> given, split_options(words, all, kind_name(kind)));
   RunServe serve;
   DeviceConfig device;
+  device.kind = kind;
   std::vector<std::string> errors = store_settings(given, Destination{serve.config, device});
   if (!errors.empty()) return fail(usage_error(errors));
   if (listen_fds == 1 && device.socket_path.empty() && device.fd < 0) device.fd = kListenFdsStart;
@@ -243,7 +257,8 @@ Outcome parse_posture(const Words& words) {
 }
 
 Outcome unknown_command(const std::string& word) {
-  constexpr std::string_view kCommands[] = {"blk", "serve", "posture", "--help", "--version"};
+  constexpr std::string_view kCommands[] = {"blk",     "net",    "serve",
+                                            "posture", "--help", "--version"};
   const std::string what = word.starts_with("-") ? "option" : "command";
   std::string line = "there is no " + what + " " + in_quotes(word);
   const std::string_view meant = nearest(word, kCommands);
@@ -257,12 +272,17 @@ Outcome parse_command(std::span<const std::string> arguments, int listen_fds) {
   Words words;
   if (!arguments.empty()) {
     words.assign(arguments.begin() + 1, arguments.end());
-    if (base_name(arguments.front()) == kBackendProgramName) words.insert(words.begin(), "blk");
+    const std::string called = base_name(arguments.front());
+    for (const auto kind : {common::DeviceKind::kBlk, common::DeviceKind::kNet}) {
+      const std::string name(kind_name(kind));
+      if (called == std::string(kBackendProgramPrefix) + name) words.insert(words.begin(), name);
+    }
   }
   words = normalised(std::move(words));
   if (words.empty()) {
-    return fail(usage_error({"say what to do: 'bulkhead blk', 'bulkhead serve' or " +
-                             std::string("'bulkhead posture'; 'bulkhead --help' explains them")}));
+    return fail(
+        usage_error({"say what to do: 'bulkhead blk', 'bulkhead net', 'bulkhead serve' or " +
+                     std::string("'bulkhead posture'; 'bulkhead --help' explains them")}));
   }
   const std::string command = words.front();
   words.erase(words.begin());
@@ -272,7 +292,9 @@ Outcome parse_command(std::span<const std::string> arguments, int listen_fds) {
   if (command == "--version" || command == "-V") {
     return print_version();
   }
-  if (command == "blk") return parse_blk(words, listen_fds);
+  for (const auto kind : {common::DeviceKind::kBlk, common::DeviceKind::kNet}) {
+    if (command == kind_name(kind)) return parse_device(kind, words, listen_fds);
+  }
   if (command == "serve") return parse_serve(words);
   if (command == "posture") return parse_posture(words);
   return unknown_command(command);

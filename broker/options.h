@@ -29,9 +29,10 @@ struct UsageError {
   int exit_code = 2;
 };
 
-// `arguments` as main() has them, argv[0] included: called as `vhost-user-blk` this is
-// `bulkhead blk`. Reads the configuration file of `serve` and nothing else. `listen_fds`: how many
-// sockets the service manager has opened (systemd.h); a device without a socket takes the only one.
+// `arguments` as main() has them, argv[0] included: called as `vhost-user-blk` or
+// `vhost-user-net` this is `bulkhead blk` or `bulkhead net`. Reads the configuration file of
+// `serve` and nothing else. `listen_fds`: how many sockets the service manager has opened
+// (systemd.h); a device without a socket takes the only one.
 [[nodiscard]] common::Result<Command, UsageError> parse_command(
     std::span<const std::string> arguments, int listen_fds = 0);
 

@@ -2,64 +2,21 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <filesystem>
 #include <limits>
 #include <optional>
 
+#include "broker/setting_values.h"
 #include "broker/text.h"
 #include "common/checked.h"
 #include "common/virtio_blk_wire.h"
+#include "common/virtio_net_wire.h"
 #include "common/virtqueue_wire.h"
 
 namespace broker {
 namespace {
 
 using common::fail;
-
-// --- reading values ------------------------------------------------------------------------------
-
-std::unexpected<std::string> must_be(std::string_view what, std::string_view value) {
-  return fail("must be " + std::string(what) + ", not " + in_quotes(value));
-}
-
-template <typename T>
-std::optional<T> parse_number(std::string_view text, int base = 10) {
-  T number = 0;
-  const char* end = text.data() + text.size();
-  const auto result = std::from_chars(text.data(), end, number, base);
-  if (text.empty() || result.ec != std::errc() || result.ptr != end) return std::nullopt;
-  return number;
-}
-
-template <typename T>
-Answer<T> number_within(std::string_view text, T least, T most) {
-  const std::optional<T> number = parse_number<T>(text);
-  if (number && *number >= least && *number <= most) return *number;
-  return must_be("a number from " + std::to_string(least) + " to " + std::to_string(most), text);
-}
-
-Answer<bool> parse_switch(std::string_view text) {
-  for (const std::string_view word : {"on", "true", "yes", "1"}) {
-    if (text == word) return true;
-  }
-  for (const std::string_view word : {"off", "false", "no", "0"}) {
-    if (text == word) return false;
-  }
-  return must_be("on or off", text);
-}
-
-Answer<std::string> text_within(std::string_view text, std::size_t bytes_max) {
-  if (text.empty()) return fail(std::string("must not be empty"));
-  if (text.size() > bytes_max) {
-    return fail("must be at most " + std::to_string(bytes_max) + " bytes long, and has " +
-                std::to_string(text.size()));
-  }
-  if (text.find('\0') != std::string_view::npos) {
-    return fail(std::string("must not contain a zero byte"));
-  }
-  return std::string(text);
-}
 
 bool is_name_character(char character) {
   const bool letter =
@@ -71,12 +28,7 @@ bool is_name_character(char character) {
 // --- one function for each setting that is more than a plain value -------------------------------
 
 Answer<void> set_fd(const Destination& to, std::string_view value) {
-  TRY_LET(const int number, number_within<int>(value, 0, std::numeric_limits<int>::max()));
-  if (number == 1 || number == 2) {
-    return fail("must not be " + std::to_string(number) + ": that is where messages are written; " +
-                "pass the socket as 3 or above");
-  }
-  to.device.fd = number;
+  TRY_LET(to.device.fd, parse_descriptor(value));
   return {};
 }
 
@@ -92,14 +44,10 @@ Answer<void> set_mode(const Destination& to, std::string_view value) {
 Answer<void> set_uids(const Destination& to, std::string_view value) {
   constexpr uid_t kUidMax = std::numeric_limits<uid_t>::max() - 1;  // All ones means "none".
   std::vector<uid_t> uids;
-  std::string_view rest = value;
-  while (true) {
-    const std::size_t comma = rest.find(',');
-    const std::optional<uid_t> uid = parse_number<uid_t>(rest.substr(0, comma));
+  for (const std::string_view part : split_at_commas(value)) {
+    const std::optional<uid_t> uid = parse_number<uid_t>(part);
     if (!uid || *uid > kUidMax) return must_be("numeric user ids separated by commas", value);
     uids.push_back(*uid);
-    if (comma == std::string_view::npos) break;
-    rest.remove_prefix(comma + 1);
   }
   if (uids.size() > kAllowUidsMax) {
     return fail("must name at most " + std::to_string(kAllowUidsMax) + " users");
@@ -136,6 +84,28 @@ Answer<void> set_serial(const Destination& to, std::string_view value) {
         "at most " + std::to_string(common::blk::kIdBytes) + " printable ASCII characters", value);
   }
   to.device.serial = value;
+  return {};
+}
+
+template <auto Member>
+Answer<void> set_interface(const Destination& to, std::string_view value) {
+  TRY_LET(to.device.*Member, parse_interface_name(value));
+  return {};
+}
+
+Answer<void> set_tap_fds(const Destination& to, std::string_view value) {
+  TRY_LET(to.device.tap_fds, parse_descriptors(value, common::kNetPairsMax));
+  return {};
+}
+
+Answer<void> set_mac(const Destination& to, std::string_view value) {
+  TRY_LET(to.device.mac, parse_mac(value));
+  return {};
+}
+
+Answer<void> set_mtu(const Destination& to, std::string_view value) {
+  TRY_LET(to.device.mtu,
+          number_within<std::uint32_t>(value, common::net::kMtuMin, common::net::kMtuMax));
   return {};
 }
 
@@ -229,34 +199,63 @@ constexpr Setting kSettings[] = {
     {"socket-group", Scope::kDevice, ValueKind::kText, "GROUP",
      "group the socket is given to, name or number",
      set_text<&DeviceConfig::socket_group, kAccountBytesMax>},
-    {"allow-uid", Scope::kDevice, ValueKind::kUids, "UID[,UID]",
+    {"allow-uid", Scope::kDevice, ValueKind::kNumbers, "UID[,UID]",
      "serve VMMs of these users only, whoever else may open the socket", set_uids},
     {"blk-file", Scope::kDevice, ValueKind::kText, "PATH",
      "the disk: a regular file (raw image) or a block device",
-     set_text<&DeviceConfig::blk_file, kFilePathBytesMax>},
+     set_text<&DeviceConfig::blk_file, kFilePathBytesMax>, kForBlk},
     {"read-only", Scope::kDevice, ValueKind::kFlag, "", "the guest cannot write to the disk",
-     set_switch<&DeviceConfig::read_only>, "readonly,ro"},
+     set_switch<&DeviceConfig::read_only>, kForBlk, "readonly,ro"},
     {"direct", Scope::kDevice, ValueKind::kSwitch, "on|off",
-     "bypass the host's page cache (O_DIRECT) [off]", set_switch<&DeviceConfig::direct>},
+     "bypass the host's page cache (O_DIRECT) [off]", set_switch<&DeviceConfig::direct>, kForBlk},
     {"discard", Scope::kDevice, ValueKind::kSwitch, "on|off",
-     "let the guest give back space, where the disk can [on]", set_switch<&DeviceConfig::discard>},
+     "let the guest give back space, where the disk can [on]", set_switch<&DeviceConfig::discard>,
+     kForBlk},
     {"write-zeroes", Scope::kDevice, ValueKind::kSwitch, "on|off",
      "let the guest zero ranges without sending zeros [on]",
-     set_switch<&DeviceConfig::write_zeroes>},
+     set_switch<&DeviceConfig::write_zeroes>, kForBlk},
     {"block-size", Scope::kDevice, ValueKind::kNumber, "512|4096",
-     "logical block size that the guest sees, in bytes [512]", set_block_size},
+     "logical block size that the guest sees, in bytes [512]", set_block_size, kForBlk},
     {"serial", Scope::kDevice, ValueKind::kText, "TEXT",
-     "serial number that the guest sees, at most 20 characters [the name]", set_serial},
-    {"num-queues", Scope::kDevice, ValueKind::kNumber, "N", "most virtqueues, 1 to 64 [64]",
-     set_num_queues},
+     "serial number that the guest sees, at most 20 characters [the name]", set_serial, kForBlk},
+    {"tap-name", Scope::kDevice, ValueKind::kText, "NAME",
+     "the tap, opened by us; that may need CAP_NET_ADMIN", set_interface<&DeviceConfig::tap_name>,
+     kForNet},
+    {"tap-create", Scope::kDevice, ValueKind::kFlag, "",
+     "make that tap where there is none; it goes when we end",
+     set_switch<&DeviceConfig::tap_create>, kForNet},
+    {"tap-fd", Scope::kDevice, ValueKind::kNumbers, "N[,N]",
+     "instead: inherited queues of one open tap, one for each pair: needs no right at all",
+     set_tap_fds, kForNet},
+    {"macvtap", Scope::kDevice, ValueKind::kText, "NAME", "instead: a macvtap, by /dev/tapN",
+     set_interface<&DeviceConfig::macvtap>, kForNet},
+    {"mac", Scope::kDevice, ValueKind::kText, "ADDRESS",
+     "the guest's MAC address [the macvtap's; for a tap, one made from its name]", set_mac,
+     kForNet},
+    {"mtu", Scope::kDevice, ValueKind::kNumber, "N",
+     "largest packet the guest is told to send, 68 to 65535 [the interface's]", set_mtu, kForNet},
+    {"offload-csum", Scope::kDevice, ValueKind::kSwitch, "on|off",
+     "leave checksums to whoever needs them, both ways; off: no segmentation either [on]",
+     set_switch<&DeviceConfig::offload_csum>, kForNet},
+    {"offload-tso", Scope::kDevice, ValueKind::kSwitch, "on|off",
+     "TCP packets of up to 64 KiB, both ways [on]", set_switch<&DeviceConfig::offload_tso>,
+     kForNet},
+    {"offload-uso", Scope::kDevice, ValueKind::kSwitch, "on|off",
+     "the same for UDP, where the kernel can [on]", set_switch<&DeviceConfig::offload_uso>,
+     kForNet},
+    {"mrg-rxbuf", Scope::kDevice, ValueKind::kSwitch, "on|off",
+     "let a received packet fill several buffers [on]", set_switch<&DeviceConfig::mrg_rxbuf>,
+     kForNet},
+    {"num-queues", Scope::kDevice, ValueKind::kNumber, "N",
+     "most virtqueues, of a network card most pairs of them, 1 to 64 [64]", set_num_queues},
     {"queue-size", Scope::kDevice, ValueKind::kNumber, "N",
      "most entries of a virtqueue: a power of two, 2 to 1024 [1024]", set_queue_size},
     {"engine", Scope::kDevice, ValueKind::kText, "auto|io_uring|fallback",
-     "how workers reach the disk; auto: io_uring where the host has it [auto]", set_engine},
+     "how workers move data; auto: io_uring where the host has it [auto]", set_engine},
     {"poll-us", Scope::kDevice, ValueKind::kNumber, "N",
      "poll that many microseconds before sleeping: faster, costs CPU [0]", set_poll},
     {"name", Scope::kDevice, ValueKind::kText, "NAME",
-     "what messages call the device [the image's name]", set_name},
+     "what messages call the device [the name of the image or interface]", set_name},
     {"require-posture", Scope::kBroker, ValueKind::kText, "strict|any",
      "strict: do not start unless every layer of the jail holds [any]", set_posture},
     {"log-level", Scope::kBroker, ValueKind::kText, "LEVEL",
@@ -281,13 +280,46 @@ bool has_alias(const Setting& setting, std::string_view name) {
   return false;
 }
 
-// The image's base name without its extension, of what a name may have.
-std::string default_name(const std::string& blk_file) {
-  std::string name = std::filesystem::path(blk_file).stem().string().substr(0, kNameBytesMax);
+// The image's base name without its extension, or the interface, of what a name may have.
+std::string default_name(const DeviceConfig& device) {
+  std::string name = std::filesystem::path(device.blk_file).stem().string();
+  if (device.kind == common::DeviceKind::kNet) name = device.tap_name + device.macvtap;
+  if (!device.tap_fds.empty()) name = "net-fd" + std::to_string(device.tap_fds.front());
+  name.resize(std::min(name.size(), kNameBytesMax));
   std::replace_if(
       name.begin(), name.end(), [](char character) { return !is_name_character(character); }, '-');
   name.erase(0, std::min(name.find_first_not_of(".-"), name.size()));
-  return name.empty() ? "disk" : name;
+  if (!name.empty()) return name;
+  return device.kind == common::DeviceKind::kBlk ? "disk" : "net";
+}
+
+// What a network card is connected to, and what must go with it.
+std::vector<std::string> net_errors(const DeviceConfig& device, Spelling spelling) {
+  const auto name = [&](std::string_view setting) { return spelled(setting, spelling); };
+  std::vector<std::string> errors;
+  const int given = (device.tap_name.empty() ? 0 : 1) + (device.tap_fds.empty() ? 0 : 1) +
+                    (device.macvtap.empty() ? 0 : 1);
+  const std::string all = name("tap-name") + ", " + name("tap-fd") + " and " + name("macvtap");
+  if (given == 0) {
+    errors.push_back("the network card is connected to nothing; give one of " + all);
+  } else if (given > 1) {
+    errors.push_back(all + " exclude each other; give one of them");
+  }
+  if (device.tap_create && device.tap_name.empty()) {
+    errors.push_back(name("tap-create") + " needs " + name("tap-name") + ": what to call the tap");
+  }
+  if (!device.tap_fds.empty() && device.num_queues.value_or(static_cast<std::uint32_t>(
+                                     device.tap_fds.size())) != device.tap_fds.size()) {
+    errors.push_back(name("num-queues") + " is " + std::to_string(*device.num_queues) + ", and " +
+                     name("tap-fd") + " names " + std::to_string(device.tap_fds.size()) +
+                     " queues; give one descriptor for each pair, or leave " + name("num-queues") +
+                     " out");
+  }
+  if (std::find(device.tap_fds.begin(), device.tap_fds.end(), device.fd) != device.tap_fds.end()) {
+    errors.push_back(name("fd") + " and " + name("tap-fd") +
+                     " name the same descriptor; one is a socket, the other a tap");
+  }
+  return errors;
 }
 
 // Without "." and "..", as far as the text says: what links do is found out by the lock on the
@@ -306,6 +338,10 @@ const Setting* find_setting(std::string_view name) {
     if (setting.name == wanted || has_alias(setting, wanted)) return &setting;
   }
   return nullptr;
+}
+
+std::string_view kind_name(common::DeviceKind kind) {
+  return kind == common::DeviceKind::kBlk ? "blk" : "net";
 }
 
 std::string_view suggest_setting(std::string_view name) {
@@ -342,10 +378,12 @@ std::vector<std::string> complete_device(DeviceConfig& device, Spelling spelling
     errors.push_back(name("socket-owner") + " and " + name("socket-group") +
                      " are for a socket that Bulkhead makes; leave them out");
   }
-  if (device.blk_file.empty()) {
+  if (device.kind == common::DeviceKind::kNet) {
+    for (std::string& error : net_errors(device, spelling)) errors.push_back(std::move(error));
+  } else if (device.blk_file.empty()) {
     errors.push_back("the device has no disk; give " + name("blk-file"));
   }
-  if (device.name.empty()) device.name = default_name(device.blk_file);
+  if (device.name.empty()) device.name = default_name(device);
   return errors;
 }
 
@@ -356,7 +394,12 @@ std::vector<Claim> claims_of(const DeviceConfig& device) {
     claims.push_back({"socket-path", plain_path(device.socket_path)});
   }
   if (device.fd >= 0) claims.push_back({"fd", std::to_string(device.fd)});
-  claims.push_back({"blk-file", plain_path(device.blk_file), device.read_only});
+  if (!device.blk_file.empty()) {
+    claims.push_back({"blk-file", plain_path(device.blk_file), device.read_only});
+  }
+  if (!device.tap_name.empty()) claims.push_back({"tap-name", device.tap_name});
+  if (!device.macvtap.empty()) claims.push_back({"macvtap", device.macvtap});
+  for (const int fd : device.tap_fds) claims.push_back({"tap-fd", std::to_string(fd)});
   return claims;
 }
 

@@ -19,6 +19,7 @@ inline constexpr std::size_t kFilePathBytesMax = 4095;
 inline constexpr std::size_t kNameBytesMax = 64;
 inline constexpr std::size_t kAllowUidsMax = 64;
 inline constexpr std::uint32_t kQueueSizeMin = 2;
+
 inline constexpr std::uint32_t kPollMicrosecondsMax = 1'000'000;
 inline constexpr std::uint32_t kStatsIntervalSecondsMax = 86'400;
 inline constexpr std::size_t kDevicesMax = 1024;
@@ -26,14 +27,25 @@ inline constexpr std::size_t kDevicesMax = 1024;
 enum class ValueKind : std::uint8_t {
   kText,
   kNumber,
-  kSwitch,  // on or off.
-  kFlag,    // The same, and on where no value is given.
-  kMode,    // Octal.
-  kUids,    // Numbers with commas.
+  kSwitch,   // on or off.
+  kFlag,     // The same, and on where no value is given.
+  kMode,     // Octal.
+  kNumbers,  // With commas.
 };
 
 // Whose setting it is: of every device, or of the whole broker.
 enum class Scope : std::uint8_t { kDevice, kBroker };
+
+// Which device types have a setting: a mask.
+using DeviceKinds = std::uint8_t;
+inline constexpr DeviceKinds kForBlk = 1;
+inline constexpr DeviceKinds kForNet = 2;
+inline constexpr DeviceKinds kForAll = kForBlk | kForNet;
+[[nodiscard]] constexpr DeviceKinds kinds_of(common::DeviceKind type) noexcept {
+  return type == common::DeviceKind::kBlk ? kForBlk : kForNet;
+}
+// "blk": the command, and the type in a file.
+[[nodiscard]] std::string_view kind_name(common::DeviceKind kind);
 
 // Where a value goes.
 struct Destination {
@@ -49,7 +61,12 @@ struct Setting {
   std::string_view help;
   // Checks and stores. An error continues "--socket-path …": "must be …, not 'x'".
   Answer<void> (*set)(const Destination& to, std::string_view value) = nullptr;
+  DeviceKinds kinds = kForAll;
   std::string_view aliases = {};  // Separated by commas.
+
+  [[nodiscard]] bool is_for(common::DeviceKind type) const noexcept {
+    return (kinds & kinds_of(type)) != 0;
+  }
 };
 
 [[nodiscard]] std::span<const Setting> all_settings();

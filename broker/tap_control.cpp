@@ -1,0 +1,48 @@
+#include "broker/tap_control.h"
+
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace broker {
+
+using common::fail_errno;
+
+common::Result<void> attach_queue(const Tap& tap, std::size_t pair, bool attached) {
+  if (!tap.multiqueue) return {};
+  ifreq request{};
+  request.ifr_flags = static_cast<short>(attached ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE);
+  // EINVAL: it is so already.
+  if (::ioctl(tap.queues.at(pair).ref().number, TUNSETQUEUE, &request) == 0 || errno == EINVAL) {
+    return {};
+  }
+  return fail_errno(attached ? "attach a queue to the tap" : "detach a queue from the tap", errno);
+}
+
+common::Result<void> set_offloads(const Tap& tap, std::uint32_t offloads) {
+  // The argument itself, not a pointer to it.
+  if (::ioctl(tap.queues.front().ref().number, TUNSETOFFLOAD, offloads) == 0) return {};
+  return fail_errno("choose the tap's offloads", errno);
+}
+
+void set_carrier(const Tap& tap, bool on) noexcept {
+  if (tap.macvtap) return;
+  int value = on ? 1 : 0;
+  // Since Linux 5.0; before, the cable is there while the tap is open.
+  (void)::ioctl(tap.queues.front().ref().number, TUNSETCARRIER, &value);
+}
+
+void discard_packets(common::FdRef queue) noexcept {
+  // A tap holds tx_queue_len packets, 1000 unless somebody has changed it.
+  constexpr int kPacketsMax = 100'000;
+  for (int i = 0; i < kPacketsMax; ++i) {
+    // Too small for the header: the packet is dropped (EINVAL), and nothing of it is copied.
+    std::byte nothing{};
+    if (::read(queue.number, &nothing, sizeof(nothing)) < 0 && errno != EINVAL) return;
+  }
+}
+
+}  // namespace broker
