@@ -87,7 +87,7 @@ WorkerRecipe blk_recipe(const Disk& disk, const DeviceConfig& config, common::En
                         std::uint32_t tsc_per_us) {
   const ipc::BlkStart start = blk_worker_start(disk, config, engine, tsc_per_us);
   const auto bytes = std::as_bytes(std::span(&start, 1));
-  WorkerRecipe recipe{&profile_of(disk, engine), {bytes.begin(), bytes.end()}, {}};
+  WorkerRecipe recipe{&profile_of(disk, engine), engine, {bytes.begin(), bytes.end()}, {}};
   // The same open file for every worker, and so under the same lock.
   recipe.descriptors.push_back({disk.file.ref(), static_cast<int>(ipc::WorkerFd::kDevice)});
   if (disk.buffered.valid()) {
@@ -195,8 +195,12 @@ DeviceModel make_blk_model(Disk disk, const DeviceConfig& config,
   model.backing_inode = disk.inode;
   // Shared, since std::function copies what it holds; in truth the model owns it.
   const auto shared = std::make_shared<const Disk>(std::move(disk));
+  model.worker_profiles = [shared](common::EngineKind engine) {
+    return std::vector<const policy::Profile*>{&profile_of(*shared, engine)};
+  };
   model.worker_recipe = [shared, config, tsc_per_us = std::move(tsc_per_us)](
-                            std::uint32_t, common::EngineKind engine) {
+                            std::uint32_t,
+                            common::EngineKind engine) -> common::Result<WorkerRecipe> {
     return blk_recipe(*shared, config, engine, tsc_per_us());
   };
   model.release = [shared] {

@@ -2,8 +2,10 @@
 
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "broker/event_text.h"
@@ -37,6 +39,11 @@ constexpr milliseconds kExitPatience{1000};
 constexpr const char* kNoMemoryForRing =
     "this user's limit on locked memory leaves no room for another ring; raise it (ulimit -l, or "
     "LimitMEMLOCK= in the systemd unit), or give the broker CAP_IPC_LOCK";
+// Starts a process, or has the kernel change an interface.
+bool is_costly(std::uint32_t kind) {
+  return kind == ipc::OpenQueue::kKind || kind == ipc::DriverFeatures::kKind ||
+         kind == ipc::SendRarp::kKind;
+}
 
 bool same_exit(const Death& death, ipc::SessionExit code) {
   return death.exited_with(static_cast<int>(code));
@@ -68,8 +75,7 @@ Connection::Connection(Services& services, const DeviceFacts& facts, DeviceLog& 
       visitor_name_(std::move(visitor)),
       session_(std::move(session)),
       ended_(std::move(ended)),
-      peer_(*this, facts.model.session_start.queues_max,
-            facts.model.session_start.call_swap_in_place != 0),
+      peer_(*this, facts.model.session_start),
       events_(kEventsPerSecond, kEventsMax),
       effort_(kEffortPerSecond, kEffortBurst) {}
 
@@ -160,7 +166,7 @@ void Connection::read_last_words() {
 }
 
 bool Connection::within_rate(const ipc::Packet& packet) {
-  const int effort = packet.kind() == ipc::OpenQueue::kKind ? kEffortOfWorker : 1;
+  const int effort = is_costly(packet.kind()) ? kEffortOfWorker : 1;
   bool within = true;
   for (int i = 0; i < effort; ++i) within = effort_.take() && within;
   return within;
@@ -180,12 +186,13 @@ void Connection::pause_reading() {
 
 common::Result<std::unique_ptr<Worker>> Connection::start_worker(std::uint32_t queue,
                                                                  common::EngineKind engine) {
+  TRY_LET(WorkerRecipe recipe, facts_.model.worker_recipe(queue, engine));
   const WorkerOrder order{.device = facts_.name,
                           .queue = queue,
                           .uid = facts_.uid,
                           .kind = facts_.model.kind,
-                          .engine = engine,
-                          .recipe = facts_.model.worker_recipe(queue, engine)};
+                          .engine = recipe.engine,
+                          .recipe = std::move(recipe)};
   return Worker::start(services_, log_, order,
                        [this, queue](const WorkerEnd& end) { on_worker_ended(queue, end); });
 }
@@ -200,6 +207,7 @@ void Connection::open_queue(std::uint32_t queue) {
     worker = start_worker(queue, common::EngineKind::kFallback);
   }
   if (!worker) {
+    facts_.model.hooks->queue_ended(queue);
     log_.error(name + " cannot be started: " + worker.error().what + ": " +
                errno_text(worker.error().os_errno) +
                (no_ring ? std::string("; ") + kNoMemoryForRing : ""));
@@ -241,6 +249,24 @@ void Connection::swap_call(std::uint32_t queue, common::Fd eventfd, bool running
   answered(false);
 }
 
+void Connection::driver_features(std::uint64_t features) {
+  facts_.model.hooks->driver_features(features);
+}
+
+void Connection::host_mtu(std::uint32_t mtu) { facts_.model.hooks->host_mtu(mtu); }
+
+void Connection::send_rarp(const std::array<std::uint8_t, 6>& mac) {
+  facts_.model.hooks->send_rarp(mac);
+}
+
+void Connection::config_changed(std::span<const std::byte> config) {
+  ipc::ConfigChanged message{};
+  message.kind = ipc::ConfigChanged::kKind;
+  message.config_bytes = static_cast<std::uint32_t>(std::min(config.size(), message.config.size()));
+  std::memcpy(message.config.data(), config.data(), message.config_bytes);
+  answer(message);
+}
+
 void Connection::session_event(const ipc::SessionEvent& event) {
   if (!events_.take()) return;
   const EventText text = describe_event(static_cast<ipc::EventCode>(event.code), event.numbers);
@@ -269,6 +295,7 @@ void Connection::on_worker_ended(std::uint32_t queue, const WorkerEnd& end) {
   // Not destroyed here: this is called from its own handler.
   services_.loop.post([dead = std::shared_ptr<Worker>(std::move(found->second))] {});
   workers_.erase(found);
+  facts_.model.hooks->queue_ended(queue);
   if (!ending_) answer_ended(queue, end);
   release_session_if_drained();
   finish_if_empty();

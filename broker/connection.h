@@ -5,11 +5,13 @@
 // socket on and never reads from it.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -76,6 +78,8 @@ class Connection final : private SessionRequests {
   [[nodiscard]] CounterTotals counters() const;
   // Why the disk failed last, where it did (Counter::kDiskErrors).
   [[nodiscard]] std::uint32_t disk_os_errno() const;
+  // For the VMM: the device's configuration space has become this.
+  void config_changed(std::span<const std::byte> config);
   [[nodiscard]] std::size_t worker_count() const noexcept { return workers_.size(); }
 
  private:
@@ -90,6 +94,11 @@ class Connection final : private SessionRequests {
   void close_queue(std::uint32_t queue) override;
   void swap_call(std::uint32_t queue, common::Fd eventfd, bool running) override;
   void session_event(const common::ipc::SessionEvent& event) override;
+  void driver_features(std::uint64_t features) override;
+  void host_mtu(std::uint32_t mtu) override;
+  void send_rarp(const std::array<std::uint8_t, 6>& mac) override;
+
+  [[nodiscard]] common::Result<std::unique_ptr<Worker>> start_worker(std::uint32_t queue);
 
   void on_packets();
   void read_last_words();

@@ -18,6 +18,13 @@ constexpr std::chrono::milliseconds kTooOften{250};
 
 common::Result<void> Device::open(std::function<void()> finished) {
   finished_handler_ = std::move(finished);
+  TRY(facts_.model.hooks->opens(
+      {.loop = services_.loop,
+       .say = [this](Level level, const std::string& text) { log_.write(level, text); },
+       .config_changed =
+           [this](std::span<const std::byte> config) {
+             if (connection_) connection_->config_changed(config);
+           }}));
   return doorway_->open(services_, [this](Visitor visitor) { arrive(std::move(visitor)); });
 }
 
@@ -41,6 +48,7 @@ void Device::held_long_enough() {
 void Device::serve(Visitor visitor) {
   log_.info("connection from " + visitor.name);
   // The session sends and waits as it likes; we never read from this socket.
+  facts_.model.hooks->vmm_came(facts_.model.session_start);
   auto connection = common::Result<std::unique_ptr<Connection>>();
   if (const auto blocking = common::set_nonblocking(visitor.socket.ref(), false); !blocking) {
     connection = common::fail(blocking.error());
@@ -52,12 +60,14 @@ void Device::serve(Visitor visitor) {
     connection_ = *std::move(connection);
     return doorway_->next(true);
   }
+  facts_.model.hooks->vmm_gone();
   log_.error(std::string("no session can be started: ") + connection.error().what + ": " +
              errno_text(connection.error().os_errno));
   next_or_finish();
 }
 
 void Device::on_connection_ended() {
+  facts_.model.hooks->vmm_gone();
   add_counters(past_counters_, connection_->counters());
   if (connection_->disk_os_errno() != 0) past_disk_os_errno_ = connection_->disk_os_errno();
   // Not destroyed here: this is called from its own handler.
@@ -111,7 +121,7 @@ std::string Device::stats_line(double seconds) {
   const CounterTotals delta = counters_since(now, reported_counters_);
   reported_counters_ = now;
   if (workers == 0 && delta == CounterTotals{}) return {};
-  return format_stats(delta, seconds, workers);
+  return facts_.model.stats_line(delta, seconds, workers);
 }
 
 std::string Device::disk_errors_line() {

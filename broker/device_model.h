@@ -1,6 +1,6 @@
 // broker/device_model.h: all that the rest of the broker knows of a device type. Each type has one
-// function that makes one of these (blk_config.h: make_blk_model); nothing else asks what a device
-// is.
+// function that makes one of these (blk_config.h: make_blk_model, net_config.h: make_net_model);
+// nothing else asks what a device is.
 #pragma once
 
 #include <sys/types.h>
@@ -8,11 +8,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "broker/device_hooks.h"
+#include "broker/stats_report.h"
 #include "common/device_kind.h"
 #include "common/ipc/session_broker.h"
+#include "common/result.h"
 #include "policy/profile.h"
 #include "policy/spawn.h"
 
@@ -21,7 +25,8 @@ namespace broker {
 // What one worker of this type is started with, besides what every worker has (control socket,
 // status page, engine).
 struct WorkerRecipe {
-  const policy::Profile* profile = nullptr;       // Constant data: policy/worker_*.h.
+  const policy::Profile* profile = nullptr;  // Constant data: policy/worker_*.h.
+  common::EngineKind engine = common::EngineKind::kFallback;
   std::vector<std::byte> start_message;           // The packet after JailOrder.
   std::vector<policy::DescriptorAt> descriptors;  // Borrowed from the model.
 };
@@ -32,7 +37,17 @@ struct DeviceModel {
   common::ipc::SessionStart session_start{};  // `call_swap_in_place` is the host's to say.
   dev_t backing_device = 0;                   // What is served: decides the uid of its processes.
   ino_t backing_inode = 0;
-  std::function<WorkerRecipe(std::uint32_t queue, common::EngineKind engine)> worker_recipe;
+  // Why its workers cannot use io_uring, though the host has it; empty where they can.
+  std::string uring_objection;
+  // Every profile that its workers can have.
+  std::function<std::vector<const policy::Profile*>(common::EngineKind engine)> worker_profiles;
+  // A worker is about to be started for this queue.
+  std::function<common::Result<WorkerRecipe>(std::uint32_t queue, common::EngineKind engine)>
+      worker_recipe;
+  std::shared_ptr<DeviceHooks> hooks = std::make_shared<DeviceHooks>();
+  // The line of --stats-interval.
+  std::string (*stats_line)(const CounterTotals& delta, double seconds,
+                            std::size_t workers) = format_stats;
   // No worker is left: lets somebody else have what is served. Nothing else may be called after it.
   std::function<void()> release;
 };

@@ -178,7 +178,7 @@ common::FdRef Jailer::worker_program(common::DeviceKind kind) const noexcept {
     case common::DeviceKind::kBlk:
       return programs_.worker_blk.ref();
     case common::DeviceKind::kNet:
-      break;  // No such program yet; spawn() fails with EBADF.
+      return programs_.worker_net.ref();
   }
   return {};
 }

@@ -1,7 +1,6 @@
 #include "broker/open_tap.h"
 
 #include <fcntl.h>
-#include <linux/if_arp.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <poll.h>
@@ -9,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -88,7 +88,7 @@ std::uint32_t probe_offloads(const Tap& tap) {
       TUN_F_CSUM | TUN_F_TSO6,
       TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN,
       TUN_F_CSUM | TUN_F_UFO,
-      TUN_F_CSUM | TUN_F_USO4 | TUN_F_USO6,
+      TUN_F_CSUM | kTunUso4 | kTunUso6,
   };
   std::uint32_t possible = 0;
   for (const unsigned each : kEach) {
@@ -98,15 +98,24 @@ std::uint32_t probe_offloads(const Tap& tap) {
   return possible;
 }
 
+// One byte is too short for a packet: what is refused is that, or the flag.
+bool takes_nowait(FdRef queue) {
+  std::byte nothing{};
+  const iovec part{&nothing, sizeof(nothing)};
+  return ::pwritev2(queue.number, &part, 1, -1, RWF_NOWAIT) >= 0 || errno != EOPNOTSUPP;
+}
+
 // Its queues are open: what is known of the interface, and all queues quiet.
 Answer<Tap> finish(Tap tap) {
   for (const Fd& queue : tap.queues) TRY(prepare_queue(queue.ref(), tap.name));
   tap.offloads = probe_offloads(tap);
+  tap.nowait = takes_nowait(tap.queues.front().ref());
   for (std::size_t i = 0; i < tap.queues.size(); ++i) {
     if (const auto detached = attach_queue(tap, i, false); !detached) {
       return tap_error(tap.name, "lets no queue go: " + errno_text(detached.error().os_errno));
     }
   }
+  clear_receive_filter(tap);
   set_carrier(tap, false);
   return tap;
 }

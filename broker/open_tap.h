@@ -16,6 +16,10 @@
 
 namespace broker {
 
+// Linux 6.2; older headers do not have them.
+inline constexpr std::uint32_t kTunUso4 = 0x20;
+inline constexpr std::uint32_t kTunUso6 = 0x40;
+
 struct Tap {
   // One for each pair: read by its receive worker, written by its transmit worker. O_NONBLOCK; a
   // packet is preceded by a little-endian virtio_net_hdr of 12 bytes.
@@ -28,6 +32,7 @@ struct Tap {
   std::uint32_t mtu = 1500;
   MacAddress mac{};            // The interface's own.
   std::uint32_t offloads = 0;  // TUN_F_*: what may be passed to the guest unfinished.
+  bool nowait = false;         // RWF_NOWAIT works, which workers with io_uring need (Linux 6.4).
   dev_t device = 0;            // Identity: the macvtap's node, or tun's and the interface's index.
   ino_t inode = 0;
 };

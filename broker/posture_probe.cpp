@@ -73,14 +73,6 @@ int strength(const LayerResult& result) {
   return 0;  // A number that is no state: the page is written by another process.
 }
 
-LayerResults weaker(const LayerResults& left, const LayerResults& right) {
-  LayerResults both{};
-  for (std::size_t i = 0; i < both.size(); ++i) {
-    both[i] = strength(right[i]) < strength(left[i]) ? right[i] : left[i];
-  }
-  return both;
-}
-
 std::string reason_text(Layer layer, const LayerResult& result) {
   if (result.os_errno != 0) return " (" + errno_text(result.os_errno) + ")";
   // The one layer that is missing without any call having failed: nobody tried.
@@ -143,7 +135,15 @@ Answer<LayerResults> probe_posture(Jailer& jailer, std::uint32_t uid, common::De
   const auto worker_layers = result_of(*worker, "the worker program");
   if (!session_layers) return common::fail(session_layers.error());
   if (!worker_layers) return common::fail(worker_layers.error());
-  return weaker(*session_layers, *worker_layers);
+  return weaker_posture(*session_layers, *worker_layers);
+}
+
+LayerResults weaker_posture(const LayerResults& left, const LayerResults& right) {
+  LayerResults both{};
+  for (std::size_t i = 0; i < both.size(); ++i) {
+    both[i] = strength(right[i]) < strength(left[i]) ? right[i] : left[i];
+  }
+  return both;
 }
 
 std::string posture_summary(const LayerResults& results) {

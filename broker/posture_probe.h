@@ -20,6 +20,10 @@ namespace broker {
                                                          common::DeviceKind kind,
                                                          const policy::Profile& worker);
 
+// For each layer the weaker of the two.
+[[nodiscard]] common::LayerResults weaker_posture(const common::LayerResults& left,
+                                                  const common::LayerResults& right);
+
 // "posture: 16 of 18 layers enforced; degraded: own uid; absent: mseal (Function not implemented)".
 [[nodiscard]] std::string posture_summary(const common::LayerResults& results);
 

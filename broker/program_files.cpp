@@ -56,7 +56,8 @@ Answer<Fd> open_program(const std::vector<std::string>& directories, std::string
 Answer<Programs> open_programs_in(const std::vector<std::string>& directories) {
   TRY_LET(Fd session, open_program(directories, "bulkhead-session"));
   TRY_LET(Fd worker_blk, open_program(directories, "bulkhead-worker-blk"));
-  return Programs{std::move(session), std::move(worker_blk)};
+  TRY_LET(Fd worker_net, open_program(directories, "bulkhead-worker-net"));
+  return Programs{std::move(session), std::move(worker_blk), std::move(worker_net)};
 }
 
 Answer<Programs> open_programs() {

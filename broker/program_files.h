@@ -14,6 +14,7 @@ namespace broker {
 struct Programs {
   common::Fd session;
   common::Fd worker_blk;
+  common::Fd worker_net;
 };
 
 // Looks beside our own binary (/proc/self/exe), then in ../libexec/bulkhead from there.

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <map>
@@ -22,7 +23,9 @@
 #include "broker/host.h"
 #include "broker/jailer.h"
 #include "broker/least_privilege.h"
+#include "broker/net_config.h"
 #include "broker/open_disk.h"
+#include "broker/open_tap.h"
 #include "broker/posture_probe.h"
 #include "broker/program_files.h"
 #include "broker/ring_messenger.h"
@@ -64,7 +67,8 @@ class Broker {
  private:
   // The stages of start().
   [[nodiscard]] Answer<void> make_loop();
-  [[nodiscard]] Answer<void> open_disks();
+  [[nodiscard]] Answer<void> open_backings();
+  [[nodiscard]] Answer<DeviceModel> make_model(const DeviceConfig& config);
   [[nodiscard]] Answer<void> open_doorways();
   [[nodiscard]] Answer<void> look_around();
   [[nodiscard]] Answer<void> choose_engines();
@@ -123,7 +127,7 @@ class Broker {
 Answer<void> Broker::start() {
   raise_limits();
   TRY(make_loop());
-  TRY(open_disks());
+  TRY(open_backings());
   TRY_LET(programs_, open_programs());
   const bool look_first = looks_before_listening();
   if (look_first) {
@@ -157,18 +161,28 @@ Answer<void> Broker::make_loop() {
   return {};
 }
 
-Answer<void> Broker::open_disks() {
+// The one place that chooses by type.
+Answer<DeviceModel> Broker::make_model(const DeviceConfig& config) {
+  auto tsc_per_us = [this] { return clock_.ticks_per_us(); };
+  if (config.kind == common::DeviceKind::kNet) {
+    TRY_LET(Tap tap, open_tap(config));
+    return make_net_model(std::move(tap), config, std::move(tsc_per_us));
+  }
+  TRY_LET(Disk disk, open_disk(config));
+  if (disk.unserved_bytes != 0) {
+    log_.warn(config.name, "the last " + std::to_string(disk.unserved_bytes) + " bytes of " +
+                               in_quotes(disk.path) + " are not served: they fill no block");
+  }
+  return make_blk_model(std::move(disk), config, std::move(tsc_per_us));
+}
+
+Answer<void> Broker::open_backings() {
   for (const DeviceConfig& config : config_.devices) {
-    auto disk = open_disk(config);
-    if (!disk) return common::fail(config.name + ": " + disk.error());
-    if (disk->unserved_bytes != 0) {
-      log_.warn(config.name, "the last " + std::to_string(disk->unserved_bytes) + " bytes of " +
-                                 in_quotes(disk->path) + " are not served: they fill no block");
-    }
+    auto model = make_model(config);
+    if (!model) return common::fail(config.name + ": " + model.error());
     Plan plan;
     plan.facts.name = config.name;
-    plan.facts.model =
-        make_blk_model(*std::move(disk), config, [this] { return clock_.ticks_per_us(); });
+    plan.facts.model = *std::move(model);
     plan.facts.uid = uids_.pick(plan.facts.model.backing_device, plan.facts.model.backing_inode);
     plans_.push_back(std::move(plan));
   }
@@ -208,7 +222,11 @@ Answer<void> Broker::choose_engines() {
   }
   for (std::size_t i = 0; i < plans_.size(); ++i) {
     Plan& plan = plans_[i];
-    auto engine = choose_engine(config_.devices[i].engine, host_->uring);
+    policy::UringSupport uring = host_->uring;
+    if (uring.engine_possible && !plan.facts.model.uring_objection.empty()) {
+      uring = {false, false, plan.facts.model.uring_objection.c_str(), EOPNOTSUPP};
+    }
+    auto engine = choose_engine(config_.devices[i].engine, uring);
     if (!engine) return common::fail(plan.facts.name + ": " + engine.error());
     plan.engine = *std::move(engine);
     plan.facts.engine = plan.engine.kind;
@@ -223,12 +241,16 @@ Answer<void> Broker::choose_engines() {
 Answer<void> Broker::check_posture() {
   std::map<const policy::Profile*, common::LayerResults> known;
   for (Plan& plan : plans_) {
-    const policy::Profile* profile = plan.facts.model.worker_recipe(0, plan.facts.engine).profile;
-    if (!known.contains(profile)) {
+    const auto profiles = plan.facts.model.worker_profiles(plan.facts.engine);
+    for (const policy::Profile* profile : profiles) {
+      if (known.contains(profile)) continue;
       TRY_LET(known[profile],
               probe_posture(*jailer_, plan.facts.uid, plan.facts.model.kind, *profile));
     }
-    plan.posture = known[profile];
+    plan.posture = known[profiles.front()];
+    for (const policy::Profile* profile : profiles) {
+      plan.posture = weaker_posture(plan.posture, known[profile]);
+    }
     if (!strict()) continue;
     std::string missing;
     for (const std::string& layer : missing_for_strict(plan.posture)) {

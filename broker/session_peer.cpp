@@ -1,8 +1,10 @@
 #include "broker/session_peer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/verify.h"
+#include "common/virtio_net_wire.h"
 
 namespace broker {
 namespace {
@@ -57,7 +59,7 @@ Verdict SessionPeer::handle(SessionPeer& self, ipc::Packet& packet, const Rule& 
 }
 
 // Kind, size and descriptors come from the message's type; only the states are written here.
-constinit const std::array<SessionPeer::Rule, 5> SessionPeer::kRules = {{
+constinit const std::array<SessionPeer::Rule, 8> SessionPeer::kRules = {{
     {ipc::OpenQueue::kKind, "OpenQueue", in(State::kClosed, State::kEnded),
      &SessionPeer::handle<ipc::OpenQueue, &SessionPeer::open>},
     {ipc::QueueServing::kKind, "QueueServing", in(State::kOpen, State::kClosing, State::kEnded),
@@ -69,12 +71,25 @@ constinit const std::array<SessionPeer::Rule, 5> SessionPeer::kRules = {{
      &SessionPeer::handle<ipc::SwapCall, &SessionPeer::swap>},
     {ipc::SessionEvent::kKind, "SessionEvent", 0,
      &SessionPeer::handle<ipc::SessionEvent, &SessionPeer::event>},
+    {ipc::DriverFeatures::kKind, "DriverFeatures", 0,
+     &SessionPeer::handle<ipc::DriverFeatures, &SessionPeer::features>},
+    {ipc::HostMtu::kKind, "HostMtu", 0, &SessionPeer::handle<ipc::HostMtu, &SessionPeer::mtu>},
+    {ipc::SendRarp::kKind, "SendRarp", 0, &SessionPeer::handle<ipc::SendRarp, &SessionPeer::rarp>},
 }};
+
+// Some messages belong to what this session was not told of.
+bool SessionPeer::offered(std::uint32_t kind) const noexcept {
+  if (kind == ipc::SwapCall::kKind) return start_.call_swap_in_place != 0;
+  if (kind == ipc::DriverFeatures::kKind) return start_.wants_features != 0;
+  if (kind == ipc::HostMtu::kKind) return start_.mtu_max != 0;
+  if (kind == ipc::SendRarp::kKind) return start_.protocol_features != 0;
+  return true;
+}
 
 Verdict SessionPeer::on_packet(ipc::Packet& packet) {
   for (const Rule& rule : kRules) {
     if (rule.kind != packet.kind()) continue;
-    if (rule.kind == ipc::SwapCall::kKind && !call_swap_) break;  // Not offered to this session.
+    if (!offered(rule.kind)) break;
     return rule.handle(*this, packet, rule);
   }
   return hang_up("a message of kind " + std::to_string(packet.kind()) + " and " +
@@ -112,6 +127,18 @@ void SessionPeer::close(const ipc::CloseQueue& request, ipc::Packet&) {
 
 void SessionPeer::swap(const ipc::SwapCall& request, ipc::Packet& packet) {
   requests_.swap_call(request.queue, packet.fds.take(0), states_[request.queue] == State::kServing);
+}
+
+void SessionPeer::features(const ipc::DriverFeatures& message, ipc::Packet&) {
+  requests_.driver_features(message.features & start_.device_features);
+}
+
+void SessionPeer::mtu(const ipc::HostMtu& message, ipc::Packet&) {
+  requests_.host_mtu(std::clamp(message.mtu, common::net::kMtuMin, start_.mtu_max));
+}
+
+void SessionPeer::rarp(const ipc::SendRarp& message, ipc::Packet&) {
+  requests_.send_rarp(message.mac);
 }
 
 void SessionPeer::event(const ipc::SessionEvent& event, ipc::Packet&) {

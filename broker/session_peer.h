@@ -28,6 +28,10 @@ class SessionRequests {
   // To be answered always. `running` false: there is no worker that could take it.
   virtual void swap_call(std::uint32_t queue, common::Fd eventfd, bool running) = 0;
   virtual void session_event(const common::ipc::SessionEvent& event) = 0;
+  // Only of what was offered.
+  virtual void driver_features(std::uint64_t features) = 0;
+  virtual void host_mtu(std::uint32_t mtu) = 0;
+  virtual void send_rarp(const std::array<std::uint8_t, 6>& mac) = 0;
 };
 
 // kHangUp: kill this session and its workers.
@@ -45,8 +49,9 @@ class SessionPeer {
     kEnded = 16,   // It ended by itself; QueueEnded is on its way.
   };
 
-  SessionPeer(SessionRequests& requests, std::uint32_t queues, bool call_swap)
-      : requests_(requests), states_(queues, QueueState::kClosed), call_swap_(call_swap) {}
+  // `start`: what this session was told; it may speak of nothing else.
+  SessionPeer(SessionRequests& requests, const common::ipc::SessionStart& start)
+      : requests_(requests), start_(start), states_(start.queues_max, QueueState::kClosed) {}
 
   // Descriptors that a request takes are moved out of `packet`.
   [[nodiscard]] Verdict on_packet(common::ipc::Packet& packet);
@@ -65,7 +70,7 @@ class SessionPeer {
     std::uint8_t allowed_in;  // QueueStates, or-ed; 0: concerns no queue.
     Verdict (*handle)(SessionPeer&, common::ipc::Packet&, const Rule&);
   };
-  static const std::array<Rule, 5> kRules;
+  static const std::array<Rule, 8> kRules;
 
   template <common::ipc::Message T, void (SessionPeer::*Handler)(const T&, common::ipc::Packet&)>
   static Verdict handle(SessionPeer& self, common::ipc::Packet& packet, const Rule& rule);
@@ -75,11 +80,15 @@ class SessionPeer {
   void close(const common::ipc::CloseQueue& request, common::ipc::Packet& packet);
   void swap(const common::ipc::SwapCall& request, common::ipc::Packet& packet);
   void event(const common::ipc::SessionEvent& event, common::ipc::Packet& packet);
+  void features(const common::ipc::DriverFeatures& message, common::ipc::Packet& packet);
+  void mtu(const common::ipc::HostMtu& message, common::ipc::Packet& packet);
+  void rarp(const common::ipc::SendRarp& message, common::ipc::Packet& packet);
+  [[nodiscard]] bool offered(std::uint32_t kind) const noexcept;
   [[nodiscard]] Verdict hang_up(std::string complaint);
 
   SessionRequests& requests_;
+  common::ipc::SessionStart start_;
   std::vector<QueueState> states_;
-  bool call_swap_;
   std::string complaint_;
 };
 

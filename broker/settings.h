@@ -19,7 +19,6 @@ inline constexpr std::size_t kFilePathBytesMax = 4095;
 inline constexpr std::size_t kNameBytesMax = 64;
 inline constexpr std::size_t kAllowUidsMax = 64;
 inline constexpr std::uint32_t kQueueSizeMin = 2;
-
 inline constexpr std::uint32_t kPollMicrosecondsMax = 1'000'000;
 inline constexpr std::uint32_t kStatsIntervalSecondsMax = 86'400;
 inline constexpr std::size_t kDevicesMax = 1024;

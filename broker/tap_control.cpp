@@ -5,6 +5,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 
 namespace broker {
@@ -23,17 +25,35 @@ common::Result<void> attach_queue(const Tap& tap, std::size_t pair, bool attache
 }
 
 common::Result<void> set_offloads(const Tap& tap, std::uint32_t offloads) {
+  if (tap.queues.empty()) return {};
   // The argument itself, not a pointer to it.
   if (::ioctl(tap.queues.front().ref().number, TUNSETOFFLOAD, offloads) == 0) return {};
   return fail_errno("choose the tap's offloads", errno);
 }
 
 void set_carrier(const Tap& tap, bool on) noexcept {
-  if (tap.macvtap) return;
+  if (tap.macvtap || tap.queues.empty()) return;
   int value = on ? 1 : 0;
   // Since Linux 5.0; before, the cable is there while the tap is open.
   (void)::ioctl(tap.queues.front().ref().number, TUNSETCARRIER, &value);
 }
+
+void set_receive_filter(const Tap& tap, std::span<const MacAddress> macs,
+                        bool all_multicast) noexcept {
+  constexpr std::size_t kMacsMax = 128;
+  struct {  // struct tun_filter, with room.
+    std::uint16_t flags;
+    std::uint16_t count;
+    std::array<MacAddress, kMacsMax> macs;
+  } filter{};
+  if (tap.macvtap || tap.queues.empty() || macs.size() > kMacsMax) return;
+  filter.flags = all_multicast ? TUN_FLT_ALLMULTI : 0;
+  filter.count = static_cast<std::uint16_t>(macs.size());
+  std::copy(macs.begin(), macs.end(), filter.macs.begin());
+  (void)::ioctl(tap.queues.front().ref().number, TUNSETTXFILTER, &filter);
+}
+
+void clear_receive_filter(const Tap& tap) noexcept { set_receive_filter(tap, {}, false); }
 
 void discard_packets(common::FdRef queue) noexcept {
   // A tap holds tx_queue_len packets, 1000 unless somebody has changed it.

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "broker/open_tap.h"
 #include "common/fd.h"
@@ -20,6 +21,12 @@ namespace broker {
 
 // Whether the interface's other users see a cable. Not for macvtaps, which have their parent's.
 void set_carrier(const Tap& tap, bool on) noexcept;
+
+// Sends a queue only what is for one of these addresses. A tap's only, and only to spare the guest
+// the rest: the first ones are compared exactly, the others roughly.
+void set_receive_filter(const Tap& tap, std::span<const MacAddress> macs,
+                        bool all_multicast) noexcept;
+void clear_receive_filter(const Tap& tap) noexcept;
 
 // What waits in a queue is thrown away, unread: it was meant for a guest that is gone.
 void discard_packets(common::FdRef queue) noexcept;

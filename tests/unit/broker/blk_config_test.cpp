@@ -182,7 +182,7 @@ TEST_F(BlkConfigTest, ModelGivesWorkersTheDiskAtItsNumber) {
   disk_.file = common::Fd(::dup(0));
   const int number = disk_.file.ref().number;
   const DeviceModel model = make_blk_model(std::move(disk_), config_, [] { return 3000U; });
-  const WorkerRecipe recipe = model.worker_recipe(0, common::EngineKind::kIoUring);
+  const WorkerRecipe recipe = *model.worker_recipe(0, common::EngineKind::kIoUring);
   ASSERT_EQ(recipe.descriptors.size(), 1U);
   EXPECT_EQ(recipe.descriptors[0].from.number, number);
   EXPECT_EQ(recipe.descriptors[0].number, 5);
@@ -192,7 +192,7 @@ TEST_F(BlkConfigTest, ModelGivesWorkersTheDiskAtItsNumber) {
 TEST_F(BlkConfigTest, DirectDiskWithTheFallbackHasAProfileOfItsOwn) {
   disk_.direct = true;
   const DeviceModel model = make_blk_model(std::move(disk_), config_, [] { return 3000U; });
-  EXPECT_EQ(model.worker_recipe(0, common::EngineKind::kFallback).profile,
+  EXPECT_EQ(model.worker_recipe(0, common::EngineKind::kFallback)->profile,
             &policy::kWorkerBlkFallbackDirect);
 }
 

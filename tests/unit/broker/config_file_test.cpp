@@ -104,7 +104,7 @@ TEST(ConfigFile, TakesModesInOctalOnly) {
 TEST(ConfigFile, TakesOneUserOrMany) {
   EXPECT_THAT(device_with("allow_uid = 5").allow_uids, ElementsAre(5u));
   EXPECT_THAT(device_with("allow_uid = '5,6'").allow_uids, ElementsAre(5u, 6u));
-  EXPECT_THAT(errors_with("allow_uid = ['root']"), ElementsAre(HasSubstr("array of user ids")));
+  EXPECT_THAT(errors_with("allow_uid = ['root']"), ElementsAre(HasSubstr("array of numbers")));
 }
 
 TEST(ConfigFile, TakesSwitchesAsWordsToo) {

@@ -177,9 +177,12 @@ TEST(Options, PrintsVersionAndHelp) {
 }
 
 TEST(Options, HelpListsEverySetting) {
-  const std::string help = printed(parse({"blk", "--help"}));
-  for (const Setting& setting : all_settings()) {
-    EXPECT_THAT(help, HasSubstr("--" + std::string(setting.name)));
+  for (const auto kind : {common::DeviceKind::kBlk, common::DeviceKind::kNet}) {
+    const std::string help = printed(parse({std::string(kind_name(kind)), "--help"}));
+    for (const Setting& setting : all_settings()) {
+      const std::string line = "  --" + std::string(setting.name);
+      EXPECT_EQ(help.find(line) != std::string::npos, setting.is_for(kind)) << line;
+    }
   }
 }
 

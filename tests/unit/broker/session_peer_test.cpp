@@ -33,9 +33,13 @@ class Requests final : public SessionRequests {
     swapped_valid = eventfd.valid();
   }
   void session_event(const ipc::SessionEvent& event) override { note("event", event.code); }
+  void driver_features(std::uint64_t features) override { noted_features = features; }
+  void host_mtu(std::uint32_t mtu) override { note("mtu", mtu); }
+  void send_rarp(const std::array<std::uint8_t, 6>& mac) override { note("rarp", mac[5]); }
 
   std::vector<std::string> noted;
   bool swapped_valid = false;
+  std::uint64_t noted_features = 0;
 
  private:
   void note(const std::string& what, std::uint32_t number) {
@@ -71,6 +75,23 @@ T message_for(std::uint32_t queue) {
   return message;
 }
 
+ipc::SessionStart session_start(std::uint32_t queues, bool call_swap) {
+  ipc::SessionStart start{};
+  start.queues_max = queues;
+  start.call_swap_in_place = call_swap ? 1 : 0;
+  return start;
+}
+
+// A network card's session may say more.
+ipc::SessionStart net_session_start() {
+  ipc::SessionStart start = session_start(kQueues, true);
+  start.device_features = 0xff;
+  start.wants_features = 1;
+  start.protocol_features = 1U << 2 | 1U << 4;
+  start.mtu_max = 1500;
+  return start;
+}
+
 class SessionPeerTest : public testing::Test {
  protected:
   template <ipc::Message T>
@@ -97,7 +118,7 @@ class SessionPeerTest : public testing::Test {
 
   Requests requests_;
   Wire wire_;
-  SessionPeer peer_{requests_, kQueues, true};
+  SessionPeer peer_{requests_, session_start(kQueues, true)};
 };
 
 // --- every message in every state
@@ -258,9 +279,47 @@ TEST_F(SessionPeerTest, HandsTheDescriptorOfASwapOn) {
 }
 
 TEST_F(SessionPeerTest, HangsUpOnASwapThatWasNotOffered) {
-  SessionPeer peer(requests_, kQueues, false);
+  SessionPeer peer(requests_, session_start(kQueues, false));
   ASSERT_EQ(peer.on_packet(wire_.carry(message_for<ipc::OpenQueue>(0))), Verdict::kContinue);
   EXPECT_EQ(peer.on_packet(wire_.carry(message_for<ipc::SwapCall>(0))), Verdict::kHangUp);
+}
+
+TEST_F(SessionPeerTest, TellsOnlyOfDriverFeaturesThatWereOffered) {
+  SessionPeer peer(requests_, net_session_start());
+  ipc::DriverFeatures message{};
+  message.kind = ipc::DriverFeatures::kKind;
+  message.features = 0x1'0000'000fULL;
+  EXPECT_EQ(peer.on_packet(wire_.carry(message)), Verdict::kContinue);
+  EXPECT_EQ(requests_.noted_features, 0xfU);
+}
+
+TEST_F(SessionPeerTest, KeepsTheMtuWithinWhatWasOffered) {
+  SessionPeer peer(requests_, net_session_start());
+  ipc::HostMtu message{};
+  message.kind = ipc::HostMtu::kKind;
+  for (const std::uint32_t mtu : {0U, 1400U, 9000U}) {
+    message.mtu = mtu;
+    EXPECT_EQ(peer.on_packet(wire_.carry(message)), Verdict::kContinue);
+  }
+  EXPECT_THAT(requests_.noted, testing::ElementsAre("mtu 68", "mtu 1400", "mtu 1500"));
+}
+
+TEST_F(SessionPeerTest, PassesTheAddressOfASendRarpOn) {
+  SessionPeer peer(requests_, net_session_start());
+  ipc::SendRarp message{};
+  message.kind = ipc::SendRarp::kKind;
+  message.mac = {2, 0, 0, 0, 0, 7};
+  EXPECT_EQ(peer.on_packet(wire_.carry(message)), Verdict::kContinue);
+  EXPECT_THAT(requests_.noted, testing::ElementsAre("rarp 7"));
+}
+
+TEST_F(SessionPeerTest, HangsUpOnWhatOnlyANetworkCardsSessionMaySay) {
+  ipc::HostMtu mtu{};
+  mtu.kind = ipc::HostMtu::kKind;
+  EXPECT_EQ(peer_.on_packet(wire_.carry(mtu)), Verdict::kHangUp);
+  ipc::SendRarp rarp{};
+  rarp.kind = ipc::SendRarp::kKind;
+  EXPECT_EQ(peer_.on_packet(wire_.carry(rarp)), Verdict::kHangUp);
 }
 
 TEST_F(SessionPeerTest, PassesAnyEventCodeOn) {

@@ -1,0 +1,352 @@
+#include "broker/net_card.h"
+
+#include <sys/epoll.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <span>
+#include <utility>
+
+#include "broker/net_config.h"
+#include "broker/tap_control.h"
+#include "broker/text.h"
+#include "common/ipc/channel.h"
+#include "common/sys.h"
+
+namespace broker {
+namespace {
+
+namespace ipc = common::ipc;
+namespace net = common::net;
+using common::Result;
+using ipc::NetRole;
+using std::chrono::milliseconds;
+
+// A queue of which the worker is replaced (memory was added) runs again within milliseconds, and
+// must not lose what waits in it; one that stays stopped must not keep it for ever. Then, too, the
+// guest has been reset: what its old driver asked for is forgotten.
+constexpr milliseconds kStoppedFor{1000};
+
+// A driver sends some ten commands when it starts, and one when its user changes something.
+constexpr double kCommandsPerSecond = 20;
+constexpr double kCommandsBurst = 200;
+constexpr milliseconds kCommandsPause{100};
+
+// RFC 903, as QEMU and the kernel announce a host that has moved: "request reverse" for itself.
+using RarpFrame = std::array<std::uint8_t, net::kHeaderBytes + 60>;
+RarpFrame rarp_frame(const std::array<std::uint8_t, 6>& mac) {
+  constexpr std::array<std::uint8_t, 10> kTypeAndHead = {0x80, 0x35, 0, 1, 0x08, 0, 6, 4, 0, 3};
+  RarpFrame frame{};
+  auto* to = frame.begin() + net::kHeaderBytes;
+  to = std::fill_n(to, mac.size(), std::uint8_t{0xff});
+  to = std::copy(mac.begin(), mac.end(), to);
+  to = std::copy(kTypeAndHead.begin(), kTypeAndHead.end(), to);
+  to = std::copy(mac.begin(), mac.end(), to);  // Sender, whose IP address is not known: 0.
+  std::copy(mac.begin(), mac.end(), to + 4);   // Target: the same.
+  return frame;
+}
+
+}  // namespace
+
+NetCard::NetCard(Tap tap, const DeviceConfig& config, std::function<std::uint32_t()> tsc_per_us)
+    : tap_(std::move(tap)),
+      config_(config),
+      tsc_per_us_(std::move(tsc_per_us)),
+      pairs_(tap_.queues.size()),
+      mtu_(
+          net_worker_start(tap_, config_, NetRole::kReceive, common::EngineKind::kFallback, 0).mtu),
+      control_budget_(kCommandsPerSecond, kCommandsBurst) {}
+
+// --- queues --------------------------------------------------------------------------------------
+
+NetRole NetCard::role_of(std::uint32_t queue) const noexcept {
+  return ipc::net_role(queue, static_cast<std::uint32_t>(pairs_.size()), features_);
+}
+
+Result<WorkerRecipe> NetCard::worker_recipe(std::uint32_t queue, common::EngineKind engine) {
+  const NetRole role = role_of(queue);
+  WorkerRecipe recipe;
+  recipe.engine = role == NetRole::kControl ? common::EngineKind::kFallback : engine;
+  recipe.profile = &net_profile(role, recipe.engine);
+  ipc::NetStart start = net_worker_start(tap_, config_, role, recipe.engine, tsc_per_us_());
+  start.mtu = mtu_;
+  const auto bytes = std::as_bytes(std::span(&start, 1));
+  recipe.start_message.assign(bytes.begin(), bytes.end());
+  common::FdRef device;
+  if (role == NetRole::kControl) {
+    TRY_LET(device, connect_control());
+    control_queue_ = queue;
+  } else {
+    if (queue / 2 >= pairs_.size()) return common::fail_errno("no such pair", EINVAL);
+    device = tap_.queues[queue / 2].ref();
+  }
+  set_running(queue, true);
+  TRY(follow_pairs());
+  recipe.descriptors.push_back({device, static_cast<int>(ipc::WorkerFd::kDevice)});
+  return recipe;
+}
+
+void NetCard::set_running(std::uint32_t queue, bool running) {
+  if (control_queue_ == queue || queue / 2 >= pairs_.size()) return;
+  Pair& pair = pairs_[queue / 2];
+  (queue % 2 == 0 ? pair.receives : pair.transmits) = running;
+}
+
+void NetCard::queue_ended(std::uint32_t queue) {
+  set_running(queue, false);
+  if (control_queue_ == queue) end_control();
+  if (const auto followed = follow_pairs(); !followed && world_) {
+    world_->say(Level::kWarn, std::string("cannot ") + followed.error().what + ": " +
+                                  errno_text(followed.error().os_errno));
+  }
+}
+
+// Packets are spread over the queues that are attached: those of pairs that run, and that the guest
+// uses.
+Result<void> NetCard::follow_pairs() {
+  const bool any_runs =
+      std::any_of(pairs_.begin(), pairs_.end(), [](const Pair& pair) { return pair.runs(); });
+  if (!any_runs) {
+    if (world_ && !detach_timer_.active()) {
+      detach_timer_ = world_->loop.after(kStoppedFor, [this] { detach_all(); });
+    }
+    return {};
+  }
+  detach_timer_.reset();
+  if (control_queue_ && pairs_used_ == 0) pairs_used_ = 1;  // 5.1.6.5.5: until the driver says.
+  const std::size_t used = pairs_used_ == 0 ? pairs_.size() : pairs_used_;
+  // New ones first: somebody should be there for every packet.
+  for (const bool wanted : {true, false}) {
+    for (std::size_t i = 0; i < pairs_.size(); ++i) {
+      if ((pairs_[i].runs() && i < used) == wanted) TRY(attach(i, wanted));
+    }
+  }
+  try_rarp();
+  return {};
+}
+
+Result<void> NetCard::attach(std::size_t pair, bool attached) {
+  if (pairs_[pair].attached == attached) return {};
+  // What came while nobody listened is no news any more; where a queue can be detached, the kernel
+  // has dropped it.
+  if (attached && !tap_.multiqueue) discard_packets(tap_.queues[pair].ref());
+  TRY(attach_queue(tap_, pair, attached));
+  pairs_[pair].attached = attached;
+  return {};
+}
+
+void NetCard::detach_all() {
+  detach_timer_.reset();
+  for (std::size_t i = 0; i < pairs_.size(); ++i) (void)attach(i, false);
+  pairs_used_ = 0;
+  clear_receive_filter(tap_);
+  apply_offloads(features_);
+}
+
+// --- what the session says -----------------------------------------------------------------------
+
+void NetCard::vmm_came(ipc::SessionStart& start) {
+  const net::WireConfig space = net_config_space(tap_, config_);
+  std::memcpy(start.config.data(), &space, sizeof(space));
+  mtu_ = start.mtu_max;
+  set_carrier(tap_, true);
+}
+
+void NetCard::vmm_gone() {
+  features_ = 0;
+  rarp_.reset();
+  for (Pair& pair : pairs_) pair.receives = pair.transmits = false;
+  detach_all();
+  set_carrier(tap_, false);
+}
+
+void NetCard::release() {
+  vmm_gone();
+  link_watch_.reset();
+  // Whoever opens it next expects a cable.
+  set_carrier(tap_, true);
+  tap_.queues.clear();
+}
+
+void NetCard::driver_features(std::uint64_t features) {
+  features_ = features;
+  pairs_used_ = 0;
+  apply_offloads(features_);
+}
+
+void NetCard::apply_offloads(std::uint64_t features) {
+  const auto set = set_offloads(tap_, tap_offloads(tap_, features));
+  if (!set && world_) {
+    world_->say(Level::kError, "cannot choose the tap's offloads (" +
+                                   errno_text(set.error().os_errno) +
+                                   "); the guest may be sent packets that it cannot read");
+  }
+}
+
+void NetCard::send_rarp(const std::array<std::uint8_t, 6>& mac) {
+  rarp_ = mac;
+  try_rarp();
+}
+
+void NetCard::try_rarp() {
+  const auto pair =
+      std::find_if(pairs_.begin(), pairs_.end(), [](const Pair& each) { return each.attached; });
+  if (!rarp_ || pair == pairs_.end()) return;
+  RarpFrame frame = rarp_frame(*std::exchange(rarp_, std::nullopt));
+  const iovec part{frame.data(), frame.size()};
+  const auto index = static_cast<std::size_t>(pair - pairs_.begin());
+  // One that does not get through is lost, as on any network.
+  const ssize_t sent = ::writev(tap_.queues[index].ref().number, &part, 1);
+  (void)sent;
+}
+
+// --- the control virtqueue -----------------------------------------------------------------------
+
+Result<common::FdRef> NetCard::connect_control() {
+  end_control();
+  TRY_LET(auto ends, common::make_packet_pair());
+  control_ = std::move(ends.first);
+  control_theirs_ = std::move(ends.second);
+  if (world_) {
+    TRY_LET(control_watch_,
+            world_->loop.watch(control_.ref(), EPOLLIN, [this](std::uint32_t) { on_control(); }));
+    // By then the worker has it.
+    world_->loop.post([this, number = control_theirs_.ref().number] {
+      if (control_theirs_.ref().number == number) control_theirs_.reset();
+    });
+  }
+  return control_theirs_.ref();
+}
+
+void NetCard::end_control() {
+  control_watch_.reset();
+  control_timer_.reset();
+  control_.reset();
+  control_theirs_.reset();
+  control_queue_.reset();
+}
+
+void NetCard::on_control() {
+  if (!control_budget_.take()) return pause_control();
+  ipc::Packet packet;
+  const auto arrival = ipc::receive_packet(control_.ref(), packet, false);
+  if (arrival && *arrival == ipc::Arrival::kNothing) return;
+  const auto command = packet.as<ipc::NetControl>();
+  if (!arrival || *arrival != ipc::Arrival::kData || !command) {
+    // It has ended, or is none of ours any more: without its socket it can do nothing.
+    control_watch_.reset();
+    control_.reset();
+    return;
+  }
+  ipc::NetControlDone done{};
+  done.kind = ipc::NetControlDone::kKind;
+  done.accepted = perform(*command) ? 1 : 0;
+  (void)ipc::send(control_.ref(), done, {}, false);
+}
+
+// The worker waits for its answer, and the guest with it; everybody else goes on.
+void NetCard::pause_control() {
+  control_watch_.reset();
+  control_timer_ = world_->loop.after(kCommandsPause, [this] {
+    auto watch =
+        world_->loop.watch(control_.ref(), EPOLLIN, [this](std::uint32_t) { on_control(); });
+    if (watch) control_watch_ = *std::move(watch);
+  });
+}
+
+bool NetCard::perform(const ipc::NetControl& command) {
+  switch (static_cast<ipc::NetCommand>(command.command)) {
+    case ipc::NetCommand::kPairs:
+      return set_pairs(command.value);
+    case ipc::NetCommand::kOffloads: {
+      // 5.1.6.5.6.2: only what was negotiated.
+      if ((command.value & ~(features_ & net::kGuestOffloads)) != 0) return false;
+      const std::uint64_t features = (features_ & ~net::kGuestOffloads) | command.value;
+      return set_offloads(tap_, tap_offloads(tap_, features)).has_value();
+    }
+    case ipc::NetCommand::kReceiveFilter:
+      return set_receive_filter(command);
+  }
+  return false;
+}
+
+bool NetCard::set_pairs(std::uint64_t pairs) {
+  if (pairs < 1 || pairs > pairs_.size() || (features_ & net::kFeatureMq) == 0) return false;
+  pairs_used_ = static_cast<std::uint32_t>(pairs);
+  return follow_pairs().has_value();
+}
+
+bool NetCard::set_receive_filter(const ipc::NetControl& command) {
+  const auto wants = [&](std::uint8_t mode) { return (command.value >> mode & 1) != 0; };
+  const std::size_t listed = std::size_t{command.unicasts} + command.multicasts;
+  if (listed > command.macs.size()) return false;
+  if (tap_.macvtap || wants(net::kRxPromisc) || wants(net::kRxAllUni)) {
+    clear_receive_filter(tap_);
+    return true;
+  }
+  // The kernel compares the first few exactly and takes the rest for multicast.
+  std::vector<MacAddress> macs;
+  const bool own = command.own_mac != net::Mac{};
+  macs.push_back(own ? command.own_mac : net_config_space(tap_, config_).mac);
+  macs.insert(macs.end(), command.macs.begin(), command.macs.begin() + command.unicasts);
+  macs.push_back({0xff, 0xff, 0xff, 0xff, 0xff, 0xff});
+  macs.insert(macs.end(), command.macs.begin() + command.unicasts,
+              command.macs.begin() + static_cast<std::ptrdiff_t>(listed));
+  broker::set_receive_filter(tap_, macs, wants(net::kRxAllMulti));
+  return true;
+}
+
+// --- the interface -------------------------------------------------------------------------------
+
+Result<void> NetCard::opens(World world) {
+  world_.emplace(std::move(world));
+  if (tap_.index == 0) {
+    world_->say(Level::kInfo, "tap " + clean_text(tap_.name) +
+                                  " is in another network namespace; what happens to it there "
+                                  "cannot be seen from here");
+    return {};
+  }
+  TRY_LET(link_watch_,
+          LinkWatch::start(world_->loop, tap_.index, [this](const Link& link) { on_link(link); }));
+  if (!tap_.up) say_link_state(false);
+  // What happened since it was opened.
+  if (const auto link = find_link(tap_.name); link && *link) on_link(**link);
+  return {};
+}
+
+void NetCard::on_link(const Link& link) {
+  if (gone_) return;
+  const std::string was = clean_text(tap_.name);
+  if (link.deleted) {
+    gone_ = true;
+    world_->say(Level::kError, "interface " + was +
+                                   " is gone: the guest has no network; make it again, and start "
+                                   "Bulkhead again");
+  } else if (link.index != tap_.index) {
+    return;  // Another has its name now: the watch tells what has become of ours.
+  } else if (link.name != tap_.name) {
+    tap_.name = link.name;
+    world_->say(Level::kInfo,
+                "interface " + was + " is called " + clean_text(link.name) + " now, and goes on");
+  }
+  const bool up = link.up && !link.deleted;
+  if (up == tap_.up) return;
+  tap_.up = up;
+  if (!link.deleted) say_link_state(up);
+  const net::WireConfig space = net_config_space(tap_, config_);
+  world_->config_changed(std::as_bytes(std::span(&space, 1)));
+}
+
+void NetCard::say_link_state(bool up) {
+  const std::string name = clean_text(tap_.name);
+  if (up) return world_->say(Level::kInfo, "interface " + name + " is up again");
+  world_->say(Level::kWarn, "interface " + name +
+                                " is down, and the guest's packets are dropped; set it up: ip link "
+                                "set " +
+                                name + " up");
+}
+
+}  // namespace broker
