@@ -34,8 +34,13 @@ common::Result<void> set_offloads(const Tap& tap, std::uint32_t offloads) {
 void set_carrier(const Tap& tap, bool on) noexcept {
   if (tap.macvtap || tap.queues.empty()) return;
   int value = on ? 1 : 0;
+  const int queue = tap.queues.front().ref().number;
   // Since Linux 5.0; before, the cable is there while the tap is open.
-  (void)::ioctl(tap.queues.front().ref().number, TUNSETCARRIER, &value);
+  if (::ioctl(queue, TUNSETCARRIER, &value) == 0 || errno != EPERM) return;
+  // There is no cable without an attached queue, but it stays when the queue goes.
+  if (!attach_queue(tap, 0, true)) return;
+  (void)::ioctl(queue, TUNSETCARRIER, &value);
+  (void)attach_queue(tap, 0, false);
 }
 
 void set_receive_filter(const Tap& tap, std::span<const MacAddress> macs,

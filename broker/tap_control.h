@@ -19,7 +19,8 @@ namespace broker {
 // TUN_F_*: what the guest takes unfinished; for the whole interface.
 [[nodiscard]] common::Result<void> set_offloads(const Tap& tap, std::uint32_t offloads);
 
-// Whether the interface's other users see a cable. Not for macvtaps, which have their parent's.
+// Whether the interface's other users see a cable; while no queue is attached. Not for macvtaps,
+// which have their parent's.
 void set_carrier(const Tap& tap, bool on) noexcept;
 
 // Sends a queue only what is for one of these addresses. A tap's only, and only to spare the guest

@@ -69,8 +69,8 @@ void put_ethernet(std::span<std::byte> frame, std::uint16_t type, bool from_gues
 
 // Addresses of documentation (RFC 5737, RFC 3849); the header's own checksum filled in.
 void put_ip4(std::span<std::byte> packet, std::uint8_t protocol) {
-  const std::array<std::uint8_t, kIp4> head = {0x45, 0, 0,   0, 0, 1,   0x40, 0,   64,  protocol,
-                                               0,    0, 192, 0, 2, 100, 192,  0,   2,   101};
+  const std::array<std::uint8_t, kIp4> head = {0x45, 0, 0,   0, 0, 1,   0x40, 0, 64, protocol,
+                                               0,    0, 192, 0, 2, 100, 192,  0, 2,  101};
   std::memcpy(packet.data(), head.data(), head.size());
   put16(packet.data() + 2, packet.size());
   put16(packet.data() + 10, ~sum_of(packet.first(kIp4)) & 0xffff);
@@ -82,7 +82,7 @@ void put_ip6(std::span<std::byte> packet, std::uint8_t protocol) {
   put16(packet.data() + 4, packet.size() - kIp6);
   packet[6] = static_cast<std::byte>(protocol);
   packet[7] = std::byte{64};
-  for (const std::size_t address : {8, 24}) {
+  for (const std::size_t address : {std::size_t{8}, std::size_t{24}}) {
     packet[address] = std::byte{0x20};
     packet[address + 1] = std::byte{0x01};
     packet[address + 2] = std::byte{0x0d};
@@ -144,16 +144,15 @@ HostPort::HostPort(const std::string& interface)
   address.sll_protocol = htons(ETH_P_ALL);
   address.sll_ifindex = static_cast<int>(::if_nametoindex(interface.c_str()));
   require(address.sll_ifindex != 0, "no interface " + interface);
-  require_call(
-      ::bind(fd.number, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0,
-      "bind to " + interface);
+  require_call(::bind(fd.number, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0,
+               "bind to " + interface);
 }
 
 bool HostPort::try_send(const NetPacket& packet) {
   net::WireHeader header = packet.header;
-  std::array<iovec, 2> parts = {{{&header, net::kLegacyHeaderBytes},
-                                 {const_cast<std::byte*>(packet.frame.data()),
-                                  packet.frame.size()}}};
+  std::array<iovec, 2> parts = {
+      {{&header, net::kLegacyHeaderBytes},
+       {const_cast<std::byte*>(packet.frame.data()), packet.frame.size()}}};
   return ::writev(socket_.ref().number, parts.data(), parts.size()) >= 0;
 }
 
@@ -208,7 +207,7 @@ NetPacket make_unfinished(Unfinished kind, std::size_t frame_bytes, std::uint32_
   put16(segment.data(), 4000 + seed % 1000);
   put16(segment.data() + 2, 5000);
   if (form.tcp) {
-    segment[12] = std::byte{0x50};                      // Five words of header.
+    segment[12] = std::byte{0x50};                               // Five words of header.
     segment[13] = form.ecn ? std::byte{0x90} : std::byte{0x10};  // ACK, CWR.
     put16(segment.data() + 14, 0xffff);
   } else {
