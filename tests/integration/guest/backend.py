@@ -39,7 +39,7 @@ class Device:
             "block_size": self.block_size, "read_only": self.read_only,
             "direct": self.direct, "engine": self.engine, "serial": f"serial-{self.name}",
         }
-        return "[[device]]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in rows.items())
+        return table_of(rows)
 
     def export(self, sock: Path) -> list:
         """The same for qemu-storage-daemon."""
@@ -52,6 +52,27 @@ class Device:
             f"addr.type=unix,addr.path={sock},writable={writable},num-queues={self.queues},"
             f"logical-block-size={self.block_size}",
         ]
+
+
+@dataclass(frozen=True)
+class Card:
+    """A network card on a tap that is there."""
+
+    name: str
+    tap: str
+    pairs: int = 2
+    engine: str = "auto"
+
+    def table(self, sock: Path) -> str:
+        rows = {
+            "name": self.name, "type": "net", "socket_path": str(sock), "tap_name": self.tap,
+            "num_queues": self.pairs, "engine": self.engine,
+        }
+        return table_of(rows)
+
+
+def table_of(rows: dict) -> str:
+    return "[[device]]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in rows.items())
 
 
 def toml(value) -> str:

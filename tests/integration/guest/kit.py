@@ -18,13 +18,15 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 KERNEL_META_PACKAGE = "linux-image-cloud-amd64"
-DRIVERS = ("virtio_pci", "virtio_blk", "ext4", "crc32c_intel")
+DRIVERS = ("virtio_pci", "virtio_blk", "virtio_net", "ext4", "crc32c_intel")
 # name -> Debian package: what the guest has besides busybox.
 TOOLS = {
     "mkfs.ext4": "e2fsprogs",
     "e2fsck": "e2fsprogs",
     "fio": "fio",
     "blkdiscard": "util-linux",
+    "ethtool": "ethtool",
+    "iperf3": "iperf3",
 }
 
 

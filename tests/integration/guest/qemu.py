@@ -34,7 +34,16 @@ class Disk:
     reconnect: bool = False  # Whether QEMU connects again when the back-end went away.
 
 
-def qemu_command(disks: list, kernel, initramfs, cpus: int = 4, memory: str = "512M") -> list:
+@dataclass(frozen=True)
+class Card:
+    socket: str
+    pairs: int = 2
+    mac: str = "52:54:00:12:34:56"
+    reconnect: bool = False
+
+
+def qemu_command(disks: list, kernel, initramfs, cpus: int = 4, memory: str = "512M",
+                 cards: list = ()) -> list:
     """The lines a user would type. Without a kernel the firmware boots from the first disk."""
     command = [
         QEMU, "-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max", "-smp", str(cpus),
@@ -52,6 +61,14 @@ def qemu_command(disks: list, kernel, initramfs, cpus: int = 4, memory: str = "5
             "-chardev", f"socket,id=c{index},path={disk.socket}{again}",
             "-device", f"vhost-user-blk-pci,chardev=c{index},num-queues={disk.queues}",
         ]
+    for index, card in enumerate(cards):
+        again = ",reconnect=1" if card.reconnect else ""
+        command += [
+            "-chardev", f"socket,id=n{index},path={card.socket}{again}",
+            "-netdev", f"vhost-user,id=net{index},chardev=n{index},queues={card.pairs}",
+            # QEMU 7.2 under TCG crashes on vhost-user network cards with MSI-X: no vectors.
+            "-device", f"virtio-net-pci,netdev=net{index},mq=on,vectors=0,mac={card.mac}",
+        ]
     return command
 
 
@@ -59,7 +76,7 @@ class Guest:
     """Context manager: the guest runs inside the block and is gone after it."""
 
     def __init__(self, disks: list, script: str, workdir: Path, *, timeout_s: float = 240,
-                 may_reboot: bool = False, spare_memory: bool = False, echo=None):
+                 may_reboot: bool = False, spare_memory: bool = False, echo=None, cards: list = ()):
         self.token = secrets.token_hex(8)
         self.workdir = Path(workdir)
         self.console = self.workdir / "console.log"
@@ -74,7 +91,7 @@ class Guest:
         initramfs = self.workdir / "initramfs.cpio"
         kit.with_script(parts.initramfs, script, initramfs)
         memory = "512M,slots=2,maxmem=2G" if spare_memory else "512M"
-        command = qemu_command(disks, parts.kernel, initramfs, memory=memory) + [
+        command = qemu_command(disks, parts.kernel, initramfs, memory=memory, cards=cards) + [
             "-append", f"console=ttyS0 tsc=reliable quiet panic=-1 guest.token={self.token}",
             "-serial", f"file:{self.console}", "-serial", "stdio",
             "-device", f"pcie-root-port,id={HOTPLUG_PORT}",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import backend
 import kit
+import network
 import qemu
 
 MIB = 1 << 20
@@ -48,6 +49,17 @@ class Setting:
         place.mkdir(exist_ok=True)
         disks = [qemu.Disk(broker.socket_of(name), reconnect=reconnect) for name in names]
         return qemu.Guest(disks, (SCRIPTS / script).read_text(), place, echo=print, **more)
+
+    def card(self, name: str, tap: str, **more) -> backend.Card:
+        return backend.Card(name, tap, **({"engine": self.engine} | more))
+
+    def guest_on_net(self, broker, script: str, name: str, directory: str = "guest",
+                     reconnect: bool = False, **more):
+        place = self.workdir / directory
+        place.mkdir(exist_ok=True)
+        cards = [qemu.Card(broker.socket_of(name), reconnect=reconnect)]
+        text = (SCRIPTS / "net_lib.sh").read_text() + (SCRIPTS / script).read_text()
+        return qemu.Guest([], text, place, echo=print, cards=cards, **more)
 
     def sparse_image(self, name: str, mebibytes: int) -> Path:
         path = self.workdir / f"{name}.img"
@@ -265,8 +277,56 @@ def wait_workers_gone(broker) -> None:
            gone)
 
 
+# --- network cards -------------------------------------------------------------------------------
+
+
+def net_traffic(setting: Setting) -> None:
+    """Ping, iperf3 and files both ways, through every combination of offloads and channels."""
+    with network.Network(setting.workdir) as net, setting.serve(setting.card("eth0", net.tap)) as broker:
+        with setting.guest_on_net(broker, "net_traffic.sh", "eth0", timeout_s=600) as guest:
+            guest.finish()
+    expect("no complaint of the host about what the guest sent", not net.complaints())
+
+
+def net_changes(setting: Setting) -> None:
+    """The tap goes down and comes up, the guest reboots, its VMM is killed: the net goes on."""
+    with network.Network(setting.workdir) as net, setting.serve(setting.card("eth0", net.tap)) as broker:
+        with setting.guest_on_net(broker, "net_changes.sh", "eth0", may_reboot=True) as guest:
+            guest.wait_line("take-it-down")
+            net.ip("link", "set", net.tap, "down")
+            guest.wait_line("bring-it-up")
+            net.ip("link", "set", net.tap, "up")
+            guest.wait_line("second-boot")
+            guest.wait_line("kill-me")
+            guest.kill_hard()
+        with setting.guest_on_net(broker, "net_once.sh", "eth0", directory="next") as guest:
+            guest.finish()
+
+
+def net_broker_restarted(setting: Setting) -> None:
+    """SIGTERM in the middle of a transfer, and started again: QEMU reconnects, the transfer ends."""
+    with network.Network(setting.workdir) as net, setting.serve(setting.card("eth0", net.tap)) as broker:
+        with setting.guest_on_net(broker, "net_long.sh", "eth0", reconnect=True) as guest:
+            guest.wait_line("transferring")
+            broker.restart()
+            guest.finish()
+
+
+def net_testpmd(setting: Setting) -> None:
+    """DPDK's virtio-user as the front-end: it answers pings, and sends as fast as it can."""
+    with network.Network(setting.workdir) as net, setting.serve(setting.card("eth0", net.tap)) as broker:
+        with network.Testpmd(broker.socket_of("eth0"), setting.workdir, "icmpecho") as testpmd:
+            testpmd.wait_started()
+            net.ping(testpmd.address, 10, 56)
+            net.ping(testpmd.address, 10, 1400)
+        with network.Testpmd(broker.socket_of("eth0"), setting.workdir, "txonly") as testpmd:
+            testpmd.wait_started()
+            net.wait_received(100_000)
+
+
 SCENARIOS = {
     scenario.__name__: scenario
     for scenario in (firmware_boot, four_queues, reset, disk_kinds, memory_added, disk_plugged,
-                     broker_restarted, qemu_killed)
+                     broker_restarted, qemu_killed, net_traffic, net_changes,
+                     net_broker_restarted, net_testpmd)
 }
