@@ -75,11 +75,11 @@ std::string missing(const NetOptions& options) {
 
 const char* net_usage() noexcept {
   return R"(bulkhead-net-bench --mode=MODE --socket=PATH [options]
-Drives a vhost-user-net back-end, ours or another, as a guest's driver would, and measures it. Run it
-in the network namespace of the tap.
+Drives a vhost-user-net back-end, ours or another, as a guest's driver would, and measures it. Run
+it in the network namespace of the tap.
 
   --mode=tx             guest to tap: what the tap gets is the host's to drop
-  --mode=rx             tap to guest: --fill=N frames wait in the tap while the guest has no buffers,
+  --mode=rx             tap to guest: --fill=N frames wait in the tap for a guest without buffers,
                         then the time is taken until the guest has them all; --tap=NAME
   --mode=echo           one packet in flight: ICMP echo, answered by the host's stack at
                         --address=A of --tap=NAME; the guest is 192.0.2.2, which must be a neighbour
