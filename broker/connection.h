@@ -98,7 +98,6 @@ class Connection final : private SessionRequests {
   void host_mtu(std::uint32_t mtu) override;
   void send_rarp(const std::array<std::uint8_t, 6>& mac) override;
 
-  [[nodiscard]] common::Result<std::unique_ptr<Worker>> start_worker(std::uint32_t queue);
 
   void on_packets();
   void read_last_words();

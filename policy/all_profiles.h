@@ -5,6 +5,7 @@
 #include "policy/profile.h"
 #include "policy/session.h"
 #include "policy/worker_blk.h"
+#include "policy/worker_net.h"
 
 namespace policy {
 
@@ -13,6 +14,11 @@ inline constexpr const Profile* kAllProfiles[] = {
     &kWorkerBlkUring,
     &kWorkerBlkFallback,
     &kWorkerBlkFallbackDirect,
+    &kWorkerNetReceiveUring,
+    &kWorkerNetTransmitUring,
+    &kWorkerNetReceiveFallback,
+    &kWorkerNetTransmitFallback,
+    &kWorkerNetControl,
 };
 
 }  // namespace policy

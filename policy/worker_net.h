@@ -27,7 +27,7 @@ inline constexpr SyscallRule kWorkerNetUringSyscalls[] = {
     {SYS_io_uring_enter,
      {arg_is(0, kRegisteredRing), arg_within(3, kEnterFlags)},
      "worker/uring.cpp: enter"},
-    {SYS_exit_group, {}, "worker/leave.h: leave"},
+    {SYS_exit_group, {kExitCode}, "worker/leave.h: leave"},
 };
 
 // Each needs IOSQE_FIXED_FILE as well: only descriptors registered before sealing can be named.
@@ -83,7 +83,7 @@ inline constexpr SyscallRule kWorkerNetReceiveFallbackSyscalls[] = {
     {SYS_readv,
      {arg_is(0, fd_of(NetFd::kTap)), arg_at_most(2, kSegmentsMax)},
      "worker/tap_fallback.cpp: perform"},
-    {SYS_exit_group, {}, "worker/leave.h: leave"},
+    {SYS_exit_group, {kExitCode}, "worker/leave.h: leave"},
 };
 inline constexpr Profile kWorkerNetReceiveFallback{
     .name = "worker-net receive (fallback)",
@@ -105,7 +105,7 @@ inline constexpr SyscallRule kWorkerNetTransmitFallbackSyscalls[] = {
     {SYS_writev,
      {arg_is(0, fd_of(NetFd::kTap)), arg_at_most(2, kSegmentsMax)},
      "worker/tap_fallback.cpp: perform"},
-    {SYS_exit_group, {}, "worker/leave.h: leave"},
+    {SYS_exit_group, {kExitCode}, "worker/leave.h: leave"},
 };
 inline constexpr Profile kWorkerNetTransmitFallback{
     .name = "worker-net transmit (fallback)",
@@ -135,7 +135,7 @@ inline constexpr SyscallRule kWorkerNetControlSyscalls[] = {
     {SYS_read,
      {arg_is(0, fd_of(NetFd::kTap)), arg_is(2, kNetControlDoneBytes)},
      "worker/net_control.cpp: ask"},
-    {SYS_exit_group, {}, "worker/leave.h: leave"},
+    {SYS_exit_group, {kExitCode}, "worker/leave.h: leave"},
 };
 inline constexpr Profile kWorkerNetControl{
     .name = "worker-net control",

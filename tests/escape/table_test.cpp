@@ -185,11 +185,12 @@ std::vector<RingTry> ring_operations(bool listed) {
   return tries;
 }
 
-// On the disk's slot, without memory or length: what is allowed gets some other answer.
+// On the disk's slot. What is allowed gets some other answer, and at once: POLL_ADD takes the
+// length for flags that it does not know.
 std::int64_t answer_to(const RingTry& each) {
   constexpr int kDisk = 2;
   auto escapee =
-      Escapee::start({.profile = each.profile}, try_ring(each.opcode, IOSQE_FIXED_FILE, kDisk, 0));
+      Escapee::start({.profile = each.profile}, try_ring(each.opcode, IOSQE_FIXED_FILE, kDisk, 2));
   if (!escapee) return 0;
   EXPECT_EQ(escapee->wait(), kCameBack);
   return escapee->result();
