@@ -8,7 +8,7 @@
 // files. Transmit has no reading operation at all, so it cannot read the tap (it polls its kick and
 // never reads it). Receive has WRITE, because ringing the guest's bell is a write, and could direct
 // it at the tap; what that yields is to send as the guest to which it belongs, whose transmit
-// worker may do that anyway. WRITEV it has not.
+// worker may do that anyway.
 #pragma once
 
 #include <linux/io_uring.h>
@@ -33,13 +33,14 @@ inline constexpr SyscallRule kWorkerNetUringSyscalls[] = {
 // Each needs IOSQE_FIXED_FILE as well: only descriptors registered before sealing can be named.
 inline constexpr std::uint8_t kWorkerNetReceiveOpcodes[] = {
     IORING_OP_POLL_ADD,  // Kick and tap; worker/tap_uring.cpp: arm_kick, arm_tap
+    IORING_OP_READ,      // Tap; worker/tap_uring.cpp: prepare
     IORING_OP_READV,     // Tap; worker/tap_uring.cpp: prepare
     IORING_OP_WRITE,     // Call; worker/tap_uring.cpp: ring_call
 };
 inline constexpr std::uint8_t kWorkerNetTransmitOpcodes[] = {
     IORING_OP_POLL_ADD,  // Kick and tap; worker/tap_uring.cpp: arm_kick, arm_tap
     IORING_OP_WRITEV,    // Tap; worker/tap_uring.cpp: prepare
-    IORING_OP_WRITE,     // Call; worker/tap_uring.cpp: ring_call
+    IORING_OP_WRITE,     // Call and tap; worker/tap_uring.cpp: ring_call, prepare
 };
 
 inline constexpr Profile kWorkerNetReceiveUring{

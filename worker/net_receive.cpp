@@ -31,6 +31,16 @@ constexpr std::uint32_t kSmallInRow = 64;
 // Most segments of the guest's in one read: one more is ours.
 constexpr std::uint32_t kDirectSegmentsMax = policy::kSegmentsMax - 1;
 
+// 5.1.4.1: after MTU was negotiated the device passes on nothing longer, but for what offloads have
+// put together. The tag of a VLAN is not counted.
+std::uint32_t longest_frame(const NetQueueParts& parts) noexcept {
+  const std::uint64_t features = parts.ring.features;
+  const bool bounded = parts.device.mtu != 0 && (features & common::net::kFeatureMtu) != 0 &&
+                       (features & common::net::kGuestLargePackets) == 0;
+  if (!bounded) return 0;
+  return kHeaderBytes + common::net::kEthernetBytes + common::net::kVlanBytes + parts.device.mtu;
+}
+
 }  // namespace
 
 // How a packet gets into the guest's buffers, though nobody knows its length before it is read.
@@ -41,14 +51,17 @@ constexpr std::uint32_t kDirectSegmentsMax = policy::kSegmentsMax - 1;
 // the stage: the packet that did not fit after all (the first long one after short ones, or the
 // guest has offered too little), those behind it in the batch, and all packets of a guest with the
 // short header of old. They are whole in our memory and are copied as the guest offers buffers.
-// Either way the buffers are used in the order in which they were offered (IN_ORDER is true), so
-// those that are left can be put back.
+// Where the driver was given an MTU, and no offload makes packets longer, buffers that hold one are
+// read into alone, which costs the kernel less: what is longer than that is dropped anyway.
+// off, and ends that. Either way the buffers are used in the order in which they were offered
+// (IN_ORDER is true), so those that are left can be put back.
 struct NetReceive::State {
   State(const NetQueueParts& parts, const SplitRing& split_ring)
       : queue(parts, split_ring),
         engine(*parts.engine),
         header(header_bytes(parts.ring.features)),
         mergeable((parts.ring.features & common::net::kFeatureMergeableBuffers) != 0),
+        longest(longest_frame(parts)),
         buffers(header),
         stages(
             std::make_unique_for_overwrite<std::byte[]>(std::size_t{kStageBytes} * kTapBatchMax)) {}
@@ -79,6 +92,7 @@ struct NetReceive::State {
   TapEngine& engine;
   std::uint32_t header;
   bool mergeable;
+  std::uint32_t longest;       // Frame that may be passed on; 0: any.
   bool large = false;          // Gather many buffers for each packet.
   std::uint32_t in_row = 0;    // Where large: packets that did not need it.
   std::uint32_t batch = 2;     // Reads of the next small turn: follows what there is to read.
@@ -159,7 +173,8 @@ void NetReceive::State::plan_small() noexcept {
     if (buffer.count > kDirectSegmentsMax) break;
     iovec* const segments = buffers.segments(buffer);
     segments[buffer.count] = {stage(planned) + buffer.bytes, kStageBytes - buffer.bytes};
-    packets[planned] = {segments, buffer.count + 1, 0};
+    const bool enough = longest != 0 && buffer.bytes > longest;
+    packets[planned] = {segments, buffer.count + (enough ? 0U : 1U), 0};
   }
 }
 
@@ -207,6 +222,11 @@ bool NetReceive::State::read() noexcept {
     }
     ++moved;
     const auto bytes = static_cast<std::uint32_t>(result);
+    if (longest != 0 && bytes > longest) [[unlikely]] {
+      queue.status.add(Counter::kDropBadLength, 1);
+      in_place = false;
+      continue;
+    }
     if (in_place && bytes <= (large ? capacity : buffers.at(0).bytes)) [[likely]] {
       take_direct(bytes);
       continue;

@@ -19,7 +19,7 @@ enum class TapDirection : std::uint8_t { kReceive, kTransmit };
 
 // Packets in one transfer, at most: few enough that the guest works on the first while we move the
 // next, many enough that the system call does not count.
-inline constexpr std::uint32_t kTapBatchMax = 16;
+inline constexpr std::uint32_t kTapBatchMax = 32;
 
 struct TapPacket {
   const iovec* segments = nullptr;  // Header first. At most IOV_MAX (1024).

@@ -170,10 +170,19 @@ void TapUring::finish_call(std::uint64_t user_data, std::int32_t result) noexcep
 
 void TapUring::prepare(const TapPacket& packet, std::uint32_t index) noexcept {
   const bool receive = direction_ == TapDirection::kReceive;
-  io_uring_sqe* const entry = claim(receive ? IORING_OP_READV : IORING_OP_WRITEV, kSlotDevice);
+  // One segment needs no array to be copied, which is a tenth of the packet's whole cost.
+  const bool single = packet.count == 1;
+  const std::uint8_t opcode = receive ? (single ? IORING_OP_READ : IORING_OP_READV)
+                                      : (single ? IORING_OP_WRITE : IORING_OP_WRITEV);
+  io_uring_sqe* const entry = claim(opcode, kSlotDevice);
   if (entry == nullptr) return;
-  entry->addr = reinterpret_cast<std::uint64_t>(packet.segments);
-  entry->len = packet.count;
+  if (single) {
+    entry->addr = reinterpret_cast<std::uint64_t>(packet.segments[0].iov_base);
+    entry->len = static_cast<std::uint32_t>(packet.segments[0].iov_len);
+  } else {
+    entry->addr = reinterpret_cast<std::uint64_t>(packet.segments);
+    entry->len = packet.count;
+  }
   entry->rw_flags = RWF_NOWAIT;  // Without it an empty tap would be polled for us, out of order.
   entry->user_data = kKindPacket | index;
 }

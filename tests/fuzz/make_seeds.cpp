@@ -1,5 +1,5 @@
-// tests/fuzz/make_seeds.cpp: writes honest inputs for chain_fuzz and blk_request_fuzz, from which
-// the fuzzer learns what a ring looks like.
+// tests/fuzz/make_seeds.cpp: writes honest inputs for chain_fuzz, blk_request_fuzz and
+// net_queue_fuzz, from which the fuzzer learns what a ring looks like.
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -52,6 +52,18 @@ class Image {
     if (out > 0) chain.push_back(desc(room(out), out, 0));
     if (in > 0) chain.push_back(desc(room(in), in, common::kDescWrite));
     chain.push_back(desc(room(1), 1, common::kDescWrite));
+    publish(chain);
+  }
+
+  // A buffer of `size` bytes that begins with `bytes`; and a second one, for the device to write.
+  void add_buffers(const Bytes& bytes, std::uint32_t size, std::uint32_t out) {
+    std::vector<common::WireDesc> chain;
+    if (size != 0) {
+      const std::uint64_t at = room(size);
+      for (std::size_t i = 0; i < bytes.size(); ++i) put(at + i, bytes[i]);
+      chain.push_back(desc(at, size, 0));
+    }
+    if (out != 0) chain.push_back(desc(room(out), out, common::kDescWrite));
     publish(chain);
   }
 
@@ -128,6 +140,54 @@ void write_seeds(const std::filesystem::path& directory, const std::string& name
   }
 }
 
+// Features: all that are in the low half. `flags`: see net_queue_fuzz.cpp.
+void write_net_seed(const std::filesystem::path& directory, const std::string& name,
+                    std::uint8_t flags, const Image& image, const Bytes& script) {
+  const std::size_t size = image.bytes().size();
+  Bytes input{6,
+              flags,
+              0xff,
+              0xff,
+              0xdc,
+              0x05,
+              static_cast<std::uint8_t>(size),
+              static_cast<std::uint8_t>(size >> 8U)};
+  input.insert(input.end(), image.bytes().begin(), image.bytes().end());
+  input.insert(input.end(), script.begin(), script.end());
+  write(directory / "net_queue" / name, input);
+}
+
+void write_net_seeds(const std::filesystem::path& directory) {
+  std::filesystem::create_directories(directory / "net_queue");
+  for (const bool indirect : {false, true}) {
+    const auto ring = static_cast<std::uint8_t>(indirect ? 12 : 4);
+    const std::string suffix = indirect ? "-indirect" : "";
+    Image receive(indirect);
+    for (int i = 0; i < 20; ++i) receive.add_buffers({}, 0, 600);
+    // Short ones, one that needs several buffers, one too many, a tap that is empty in between.
+    const Bytes packets{0, 0x20, 0x20, 0, 0x30, 0xa0, 0x20, 0, 0xc4, 0, 0xe0, 0x20, 0, 0x21, 0x22};
+    write_net_seed(directory, "receive" + suffix, ring, receive, packets);
+
+    Image transmit(indirect);
+    transmit.add_buffers({}, 72, 0);
+    transmit.add_buffers({1, 1, 54, 0, 0xa8, 5, 34, 0, 16, 0, 0, 0}, 3012, 0);
+    transmit.add_buffers({1, 5, 42, 0, 0x60, 4, 34, 0, 6, 0, 0, 0}, 2012, 0);
+    transmit.add_buffers({1, 0x84, 74, 0, 0xa8, 5, 54, 0, 16, 0, 0, 0}, 2012, 0);
+    write_net_seed(directory, "transmit" + suffix, static_cast<std::uint8_t>(ring | 1), transmit,
+                   {0, 0, 0xe0, 0, 0xe3, 0, 0, 0, 0});
+
+    Image control(indirect);
+    control.add_buffers({4, 0, 2, 0}, 4, 1);
+    control.add_buffers({5, 0, 0x82, 0, 0, 0, 0, 0, 0, 0}, 10, 1);
+    control.add_buffers({0, 0, 1}, 3, 1);
+    control.add_buffers({1, 0, 1, 0, 0, 0, 2, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 2, 3, 4, 5, 6}, 22, 1);
+    control.add_buffers({1, 1, 2, 3, 4, 5, 6, 7}, 8, 1);
+    control.add_buffers({3, 0}, 2, 1);
+    write_net_seed(directory, "control" + suffix, static_cast<std::uint8_t>(ring | 2), control,
+                   {1, 1, 0, 1, 1, 1});
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -149,5 +209,6 @@ int main(int argc, char** argv) {
   Image all(true);
   for (int kind = 0; kind < 6; ++kind) fill(all, kind);
   write_seeds(directory, "all", all);
+  write_net_seeds(directory);
   return 0;
 }

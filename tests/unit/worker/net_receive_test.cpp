@@ -98,6 +98,37 @@ TEST_F(Receive, DropsWhatDoesNotFitAndUsesTheBufferForTheNext) {
   EXPECT_EQ(rig.status.next_avail.load(), 2U);
 }
 
+TEST_F(Receive, ReadsIntoOneSegmentWhereTheDriverHasAnMtu) {
+  rig.device.mtu = 1500;
+  rig.features = net::kFeatureMtu;
+  offer(4, 1536);
+  rig.arrive(1518);
+  EXPECT_EQ(rig.receive(), WorkerExit::kStopped);
+  EXPECT_EQ(rig.tap.pieces[0], 1U);
+  EXPECT_TRUE(rig.next_is(0, 1518));
+}
+
+TEST_F(Receive, PassesNothingOnThatIsLongerThanTheMtu) {
+  rig.device.mtu = 1500;
+  rig.features = net::kFeatureMtu;
+  offer(8, 1536);
+  for (const std::uint32_t bytes : {1519U, 1518U, 3000U, 60U}) rig.arrive(bytes);
+  EXPECT_EQ(rig.receive(), WorkerExit::kStopped);
+  EXPECT_TRUE(rig.next_is(1, 1518));
+  EXPECT_TRUE(rig.next_is(3, 60));
+  EXPECT_EQ(rig.count(Counter::kDropBadLength), 2U);
+}
+
+TEST_F(Receive, PassesOnWhatAnOffloadHasPutTogether) {
+  rig.device.mtu = 1500;
+  rig.features = net::kFeatureMtu | net::kFeatureGuestTso4;
+  offer(2, 65562);
+  rig.arrive(60000);
+  EXPECT_EQ(rig.receive(), WorkerExit::kStopped);
+  EXPECT_EQ(rig.tap.pieces[0], 2U);
+  EXPECT_TRUE(rig.next_is(0, 60000));
+}
+
 TEST_F(Receive, FillsABufferToTheLastByte) {
   offer(1, 72);
   rig.arrive(60);
