@@ -53,8 +53,8 @@ std::uint32_t longest_frame(const NetQueueParts& parts) noexcept {
 // short header of old. They are whole in our memory and are copied as the guest offers buffers.
 // Where the driver was given an MTU, and no offload makes packets longer, buffers that hold one are
 // read into alone, which costs the kernel less: what is longer than that is dropped anyway.
-// off, and ends that. Either way the buffers are used in the order in which they were offered
-// (IN_ORDER is true), so those that are left can be put back.
+// Always the buffers are used in the order in which they were offered (IN_ORDER is true), so those
+// that are left can be put back.
 struct NetReceive::State {
   State(const NetQueueParts& parts, const SplitRing& split_ring)
       : queue(parts, split_ring),
