@@ -390,7 +390,10 @@ void NetReceive::State::publish() noexcept {
 
 void NetReceive::State::sleep(Turn why) noexcept {
   if (why == Turn::kNoBuffers) {
-    if (queue.poll([this] { return queue.ring.has_new() || engine.ready(); })) return;
+    if (queue.will_poll()) {
+      hear(engine.transfer({}));  // The bell goes out first: the guest offers more when it is rung.
+      if (queue.poll([this] { return queue.ring.has_new() || engine.ready(); })) return;
+    }
     if (!queue.kick_may_come()) return;
     queue.status.add(Counter::kWaitsForBuffers, 1);
     hear(engine.wait(TapEngine::Until::kKick));

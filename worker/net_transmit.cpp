@@ -243,7 +243,10 @@ void NetTransmit::State::answer() noexcept {
 }
 
 void NetTransmit::State::sleep() noexcept {
-  if (queue.poll([this] { return queue.ring.has_new() || engine.ready(); })) return;
+  if (queue.will_poll()) {
+    hear(engine.transfer({}));  // The bell goes out first: nobody is kept waiting while we look.
+    if (queue.poll([this] { return queue.ring.has_new() || engine.ready(); })) return;
+  }
   if (!queue.kick_may_come()) return;
   const TapWakeup wakeup = engine.wait(TapEngine::Until::kKick);
   queue.ring.disable_kicks();

@@ -67,6 +67,7 @@ class NetVirtqueue {
 
   // Packets were moved: from now on we are idle.
   void worked(std::uint32_t packets) noexcept {
+    if (packets == 0) return;
     burst_ += packets;
     if (poller_.enabled()) idle_since_ = read_ticks();
   }
