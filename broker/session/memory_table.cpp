@@ -98,10 +98,17 @@ Outcome<void> MemoryTable::set(std::span<const MemoryRegion> places,
 
 Outcome<void> MemoryTable::add(const MemoryRegion& place, common::Fd file) noexcept {
   constexpr auto kRequest = Request::kAddMemReg;
+  TRY_LET(Region region, check(kRequest, 0, place, std::move(file)));
+  const auto end = regions_.begin() + static_cast<std::ptrdiff_t>(count_);
+  const auto there = std::find_if(
+      regions_.begin(), end, [&](const Region& each) { return each.same_as(region); });
+  if (there != end) {
+    if (there->uses < UINT32_MAX) ++there->uses;
+    return {};
+  }
   if (count_ == regions_.size()) {
     return violation(EventCode::kRegionTooMany, number(kRequest), count_ + 1);
   }
-  TRY_LET(Region region, check(kRequest, 0, place, std::move(file)));
   TRY(insert(kRequest, regions_, count_, std::move(region)));
   ++count_;
   ++generation_;
@@ -118,6 +125,7 @@ Outcome<void> MemoryTable::remove(const MemoryRegion& place) noexcept {
     return violation(EventCode::kRegionNotFound, number(Request::kRemMemReg), place.guest_addr,
                      place.bytes);
   }
+  if (--at->uses > 0) return {};
   std::move(at + 1, end, at);
   *(end - 1) = Region{};
   --count_;

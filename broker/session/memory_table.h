@@ -28,6 +28,7 @@ class MemoryTable {
     std::uint64_t device = 0;  // Which file: for telling a repeated table from a new one.
     std::uint64_t inode = 0;
     common::Fd file;
+    std::uint32_t uses = 1;  // How often it was added: so often it has to be removed.
 
     [[nodiscard]] bool same_as(const Region& other) const noexcept;
   };
@@ -36,7 +37,8 @@ class MemoryTable {
   // already: the same places in the same files (SPDK and crosvm repeat theirs).
   [[nodiscard]] Outcome<void> set(std::span<const MemoryRegion> places,
                                   common::ipc::FdList& files) noexcept;
-  // ADD_MEM_REG.
+  // ADD_MEM_REG. One that is there already is only counted: QEMU before 8.0 adds each region once
+  // for each pair of queues of a network card, and removes it as often.
   [[nodiscard]] Outcome<void> add(const MemoryRegion& place, common::Fd file) noexcept;
   // REM_MEM_REG: "identified by its guest address, user address and size".
   [[nodiscard]] Outcome<void> remove(const MemoryRegion& place) noexcept;

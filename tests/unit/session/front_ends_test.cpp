@@ -378,5 +378,31 @@ TEST_F(FrontEnds, LibblkioAddsRegionsAndJustCloses) {
   EXPECT_EQ(end(), SessionExit::kPeerClosed);
 }
 
+// QEMU before 8.0 adds each region once for each pair of queues of a network card, and removes it
+// as often.
+TEST_F(FrontEnds, RegionsThatAreAddedTwiceAreRemovedTwice) {
+  launch();
+  fe().set_owner();
+  fe().set_features(kBlkFeatures | kBit30);
+  fe().set_protocol_features(fakes::kProtocolReplyAck | fakes::kProtocolMemSlots);
+  fe().ask_for_acks(true);
+  const fakes::VmRegion& region = memory_.regions()[0];
+  fe().add_mem_reg(region, memory_.file(0));
+  fe().add_mem_reg(region, memory_.file(0));
+  fe().rem_mem_reg(region);
+  fe().set_vring_num(0, kRingSize);
+  fe().set_vring_base(0, 0);
+  fe().set_vring_addr(addresses(0));
+  kick(0, kick_.ref());
+  call(0, call_.ref());
+  fe().set_vring_enable(0, true);
+  EXPECT_EQ(broker().running(), 1U);
+  fe().rem_mem_reg(region);
+  EXPECT_EQ(broker().running(), 0U);
+  fe().ask_for_acks(false);
+  fe().rem_mem_reg(region);
+  EXPECT_EQ(end(), SessionExit::kViolation);
+}
+
 }  // namespace
 }  // namespace session_test

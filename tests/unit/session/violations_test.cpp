@@ -290,12 +290,14 @@ TEST_F(Violations, RegionThatReachesIntoTheNextOne) {
   EXPECT_EQ(expect_violation(EventCode::kRegionOverlaps).numbers, (Numbers{5, 0x1000, 0x2000}));
 }
 
-TEST_F(Violations, RegionAddedTwice) {
+TEST_F(Violations, RegionAddedTwiceWithDifferentPlacesInTheFile) {
   launch();
   negotiate();
   fe().ask_for_acks(false);
+  fakes::VmRegion other = memory_.regions()[0];
+  other.vmm_addr += 4096;
   fe().add_mem_reg(memory_.regions()[0], memory_.file(0));
-  fe().add_mem_reg(memory_.regions()[0], memory_.file(0));
+  fe().add_mem_reg(other, memory_.file(0));
   EXPECT_EQ(expect_violation(EventCode::kRegionOverlaps).numbers, (Numbers{37, 0, kRam}));
 }
 

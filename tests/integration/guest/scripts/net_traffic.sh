@@ -12,10 +12,14 @@ for bytes in 0 1 17 100 1000 1460 1461; do
   ping -q -c 1 -s $bytes -W 10 $host >/dev/null
 done
 
-iperf3 -c $host -P 4 -n 16M >/tmp/iperf || { cat /tmp/iperf; false; }
-iperf3 -c $host -P 4 -n 16M -R >/tmp/iperf || { cat /tmp/iperf; false; }
-iperf3 -c $host -u -b 20M -l 1400 -t 2 >/tmp/iperf || { cat /tmp/iperf; false; }
-iperf3 -c $host -u -b 20M -l 1400 -t 2 -R >/tmp/iperf || { cat /tmp/iperf; false; }
+load() {
+  iperf3 -c $host -t 2 "$@" >/tmp/iperf 2>&1 || { cat /tmp/iperf; false; }
+  grep -E 'receiver$' /tmp/iperf | tail -n 1
+}
+load -P 4
+load -P 4 -R
+load -u -b 20M -l 1400
+load -u -b 20M -l 1400 -R
 
 set +x
 for tx in on off; do
@@ -40,7 +44,7 @@ for channels in 1 2 1 2; do
   ethtool -L eth0 combined $channels
   ping -q -c 5 -i 0.05 -W 10 $host
   transfer 500009
-  iperf3 -c $host -P 4 -n 4M >/tmp/iperf || { cat /tmp/iperf; false; }
+  load -P 4
 done
 ip link set eth0 down
 ip link set eth0 up
