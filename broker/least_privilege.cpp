@@ -71,11 +71,16 @@ common::Result<void> give_up_privileges(const std::vector<unsigned>& kept) {
 }
 
 void raise_limits() noexcept {
-  for (const auto resource : {RLIMIT_NOFILE, RLIMIT_MEMLOCK}) {
-    rlimit limit{};
-    if (::getrlimit(resource, &limit) != 0) continue;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
     limit.rlim_cur = limit.rlim_max;
-    (void)::setrlimit(resource, &limit);
+    (void)::setrlimit(RLIMIT_NOFILE, &limit);
+  }
+  // A worker's ring counts as locked memory of ours: the usual 8 MiB are full at some 100 of them.
+  constexpr rlimit kNone{RLIM_INFINITY, RLIM_INFINITY};
+  if (::setrlimit(RLIMIT_MEMLOCK, &kNone) != 0 && ::getrlimit(RLIMIT_MEMLOCK, &limit) == 0) {
+    limit.rlim_cur = limit.rlim_max;
+    (void)::setrlimit(RLIMIT_MEMLOCK, &limit);
   }
 }
 

@@ -8,8 +8,9 @@
 #include <sys/ioctl.h>
 
 #include <algorithm>
-#include <fstream>
+#include <chrono>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/fakes/failure.h"
@@ -73,6 +74,11 @@ TEST_P(NetTaps, ATapIsMadeWhereThatIsAskedForAndGoesWithUs) {
   client_.reset();
   host().broker().signal(SIGTERM);
   EXPECT_EQ(host().broker().wait_exit(), 0);
+  // The kernel takes the rings of our workers apart, and the tap with them, in its own time.
+  const auto give_up = std::chrono::steady_clock::now() + fakes::kPatience;
+  while (::if_nametoindex("made0") != 0 && std::chrono::steady_clock::now() < give_up) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   EXPECT_EQ(::if_nametoindex("made0"), 0U);
 }
 
@@ -230,7 +236,8 @@ class NetMacvtap : public NetTaps {
     ip({"link", "add", "far", "type", "veth", "peer", "name", "near"});
     for (const char* end : {"far", "near"}) ip({"link", "set", end, "up"});
     // A number of its own: other namespaces have interfaces of low numbers, and nodes for them.
-    const std::string index = std::to_string(100'000 + ::getpid() % 100'000);
+    static int made = 0;
+    const std::string index = std::to_string(100'000 + ::getpid() % 100'000 * 10 + ++made);
     ip({"link", "add", "link", "near", "name", "mv0", "index", index, "type", "macvtap", "mode",
         "passthru"});
     ip({"link", "set", "mv0", "up"});
@@ -244,7 +251,7 @@ TEST_P(NetMacvtap, Serves) {
       {"net", host().socket_option(), "--macvtap=mv0", "--num-queues=2", host().engine_option()});
   host().broker().wait_ready();
   EXPECT_NE(host().broker().wait_for_line({"serving macvtap mv0"}), "");
-  client_ = host().connect({.pairs = 2});
+  client_ = host().connect();
   port_ = std::make_unique<fakes::HostPort>("far");
   EXPECT_EQ(client().offered() & net::kFeatureCtrlMacAddr, 0U);
   expect_works();
