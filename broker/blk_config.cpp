@@ -87,7 +87,10 @@ WorkerRecipe blk_recipe(const Disk& disk, const DeviceConfig& config, common::En
                         std::uint32_t tsc_per_us) {
   const ipc::BlkStart start = blk_worker_start(disk, config, engine, tsc_per_us);
   const auto bytes = std::as_bytes(std::span(&start, 1));
-  WorkerRecipe recipe{&profile_of(disk, engine), engine, {bytes.begin(), bytes.end()}, {}};
+  WorkerRecipe recipe;
+  recipe.profile = &profile_of(disk, engine);
+  recipe.engine = engine;
+  recipe.start_message.assign(bytes.begin(), bytes.end());
   // The same open file for every worker, and so under the same lock.
   recipe.descriptors.push_back({disk.file.ref(), static_cast<int>(ipc::WorkerFd::kDevice)});
   if (disk.buffered.valid()) {

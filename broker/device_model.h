@@ -16,6 +16,7 @@
 #include "broker/stats_report.h"
 #include "common/device_kind.h"
 #include "common/ipc/session_broker.h"
+#include "common/ipc/worker_messages.h"
 #include "common/result.h"
 #include "policy/profile.h"
 #include "policy/spawn.h"
@@ -27,6 +28,7 @@ namespace broker {
 struct WorkerRecipe {
   const policy::Profile* profile = nullptr;  // Constant data: policy/worker_*.h.
   common::EngineKind engine = common::EngineKind::kFallback;
+  std::uint32_t ring_completions = common::ipc::kRingCompletionEntries;
   std::vector<std::byte> start_message;           // The packet after JailOrder.
   std::vector<policy::DescriptorAt> descriptors;  // Borrowed from the model.
 };

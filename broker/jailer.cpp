@@ -83,7 +83,7 @@ Result<JailedWorker> Jailer::start_worker(const std::string& name, std::uint32_t
   JailedWorker worker;
   std::optional<policy::RestrictedRing> ring;
   if (engine == common::EngineKind::kIoUring) {
-    TRY_LET(ring, policy::make_restricted_ring({ipc::kRingEntries, ipc::kRingCompletionEntries,
+    TRY_LET(ring, policy::make_restricted_ring({ipc::kRingEntries, recipe.ring_completions,
                                                 ipc::kRingThreads, recipe.profile->uring_opcodes}));
     worker.engine = std::move(ring->fd);
     what.messages.push_back(std::as_bytes(std::span(&ring->layout, 1)));

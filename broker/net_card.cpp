@@ -30,6 +30,10 @@ using std::chrono::milliseconds;
 // guest has been reset: what its old driver asked for is forgotten.
 constexpr milliseconds kStoppedFor{1000};
 
+// A network worker has few packets under way at once, and a card many workers: of larger rings a
+// broker whose locked memory is limited to the usual 8 MiB could not have 128.
+constexpr std::uint32_t kRingCompletions = 512;
+
 // A driver sends some ten commands when it starts, and one when its user changes something.
 constexpr double kCommandsPerSecond = 20;
 constexpr double kCommandsBurst = 200;
@@ -71,6 +75,7 @@ Result<WorkerRecipe> NetCard::worker_recipe(std::uint32_t queue, common::EngineK
   WorkerRecipe recipe;
   recipe.engine = role == NetRole::kControl ? common::EngineKind::kFallback : engine;
   recipe.profile = &net_profile(role, recipe.engine);
+  recipe.ring_completions = kRingCompletions;
   ipc::NetStart start = net_worker_start(tap_, config_, role, recipe.engine, tsc_per_us_());
   start.mtu = mtu_;
   const auto bytes = std::as_bytes(std::span(&start, 1));
