@@ -41,7 +41,7 @@ constexpr EventSentence kEventSentences[] = {
     // Violations: the session ends.
     {EventCode::kBadVersion, Level::kError,
      "{0:r} came with flags {1:x}, which no vhost-user request of version 1 has; connect a VMM's "
-     "vhost-user-blk device to this socket, nothing else"},
+     "vhost-user device to this socket, nothing else"},
     {EventCode::kUnknownRequest, Level::kError,
      "the front-end sent {0:r}, which is not known here"},
     {EventCode::kPayloadSize, Level::kError,
@@ -56,7 +56,7 @@ constexpr EventSentence kEventSentences[] = {
      "the VMM closed the connection in the middle of {0:r}: {1} of {2} bytes came"},
     {EventCode::kBadQueueIndex, Level::kError,
      "{0:r} names queue {1}, and the device has {2}; raise --num-queues, or give the VMM's device "
-     "fewer queues (QEMU: num-queues={2})"},
+     "fewer queues (QEMU: num-queues={2} of a disk, queues=PAIRS of a network card)"},
     {EventCode::kBadQueueSize, Level::kError,
      "{0:r} gives queue {1} {2} entries; it must be a power of two and no more than --queue-size "
      "(QEMU: queue-size=...)"},

@@ -31,8 +31,8 @@ std::string setting_lines(Scope scope, DeviceKinds kinds = kForAll) {
 }
 
 constexpr std::string_view kGeneral =
-    R"(bulkhead serves virtio disks and network cards to virtual machines over vhost-user, with one jailed
-process for every virtqueue.
+    R"(bulkhead serves virtio disks and network cards to virtual machines over vhost-user, with one
+jailed process for every virtqueue.
 
   bulkhead blk --socket-path=PATH --blk-file=PATH [OPTION]...    serve one disk
   bulkhead net --socket-path=PATH --tap-name=NAME [OPTION]...    serve one network card
@@ -115,8 +115,8 @@ Serves every device that FILE lists, in the foreground, until SIGTERM. FILE is T
   socket_path = "/run/bulkhead/eth0.sock"
   tap_name = "tap0"
 
-The keys are the options of 'bulkhead blk' and 'bulkhead net' with '_' for '-'. Paths that are not absolute start from
-the working directory.
+The keys are the options of 'bulkhead blk' and 'bulkhead net' with '_' for '-'. Paths that are not
+absolute start from the working directory.
 
 )";
 

@@ -3,25 +3,22 @@
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
-#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <climits>
 #include <fstream>
 #include <optional>
 #include <utility>
 
 #include "broker/link.h"
 #include "broker/setting_values.h"
-#include "broker/tap_control.h"
+#include "broker/tap_steps.h"
 #include "broker/text.h"
 #include "common/device_kind.h"
 
@@ -33,108 +30,6 @@ using common::Fd;
 using common::FdRef;
 
 constexpr const char* kTunPath = "/dev/net/tun";
-constexpr int kHeaderBytes = 12;  // virtio 1.2, 5.1.6: with num_buffers, always since VERSION_1.
-constexpr short kTapFlags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
-
-// A broker that was killed a moment ago holds its queues until the kernel has taken its workers'
-// rings apart, and udev takes its time to set up a device node.
-constexpr int kAttempts = 26;
-constexpr int kRetryMs = 20;
-
-// The same text for every way in: "tap 'tap0' …".
-std::unexpected<std::string> tap_error(const std::string& name, const std::string& text) {
-  return fail("tap " + in_quotes(name) + " " + text);
-}
-
-std::uint32_t wanted_pairs(const DeviceConfig& config) {
-  return config.num_queues.value_or(common::kNetPairsMax);
-}
-
-Answer<std::optional<Link>> look_up(const std::string& name) {
-  auto link = find_link(name);
-  if (link) return *std::move(link);
-  return tap_error(name, "cannot be looked at: " + errno_text(link.error().os_errno));
-}
-
-// --- what every queue is told --------------------------------------------------------------------
-
-Answer<void> prepare_queue(FdRef queue, const std::string& name) {
-  int header = kHeaderBytes;
-  int little_endian = 1;
-  // Without a limit, as QEMU has it: one receiver on the host that does not read its socket must
-  // not stop all that the guest sends.
-  int send_buffer = INT_MAX;
-  if (::ioctl(queue.number, TUNSETVNETHDRSZ, &header) != 0) {
-    return tap_error(name, "takes no header of 12 bytes: " + errno_text(errno) +
-                               "; Bulkhead needs Linux 4.8 or newer");
-  }
-  // Refused by kernels that have no other order.
-  if (::ioctl(queue.number, TUNSETVNETLE, &little_endian) != 0 && errno != EINVAL) {
-    return tap_error(name, "cannot be set to little-endian headers: " + errno_text(errno));
-  }
-  (void)::ioctl(queue.number, TUNSETSNDBUF, &send_buffer);
-  const int flags = ::fcntl(queue.number, F_GETFL);
-  if (flags < 0 || ::fcntl(queue.number, F_SETFL, flags | O_NONBLOCK) != 0) {
-    return tap_error(name, "cannot be made non-blocking: " + errno_text(errno));
-  }
-  return {};
-}
-
-// What this kernel's taps can leave to the guest, tried one by one.
-std::uint32_t probe_offloads(const Tap& tap) {
-  constexpr std::array<unsigned, 6> kEach = {
-      TUN_F_CSUM,
-      TUN_F_CSUM | TUN_F_TSO4,
-      TUN_F_CSUM | TUN_F_TSO6,
-      TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN,
-      TUN_F_CSUM | TUN_F_UFO,
-      TUN_F_CSUM | kTunUso4 | kTunUso6,
-  };
-  std::uint32_t possible = 0;
-  for (const unsigned each : kEach) {
-    if (set_offloads(tap, each)) possible |= each;
-  }
-  (void)set_offloads(tap, 0);
-  return possible;
-}
-
-// One byte is too short for a packet: what is refused is that, or the flag.
-bool takes_nowait(FdRef queue) {
-  std::byte nothing{};
-  const iovec part{&nothing, sizeof(nothing)};
-  return ::pwritev2(queue.number, &part, 1, -1, RWF_NOWAIT) >= 0 || errno != EOPNOTSUPP;
-}
-
-// Its queues are open: what is known of the interface, and all queues quiet.
-Answer<Tap> finish(Tap tap) {
-  for (const Fd& queue : tap.queues) TRY(prepare_queue(queue.ref(), tap.name));
-  tap.offloads = probe_offloads(tap);
-  tap.nowait = takes_nowait(tap.queues.front().ref());
-  for (std::size_t i = 0; i < tap.queues.size(); ++i) {
-    if (const auto detached = attach_queue(tap, i, false); !detached) {
-      return tap_error(tap.name, "lets no queue go: " + errno_text(detached.error().os_errno));
-    }
-  }
-  clear_receive_filter(tap);
-  set_carrier(tap, false);
-  return tap;
-}
-
-void describe(Tap& tap, const Link& link) {
-  tap.name = link.name;
-  tap.index = link.index;
-  tap.up = link.up;
-  tap.mtu = link.mtu;
-  tap.mac = link.mac;
-}
-
-void identify(Tap& tap) {
-  struct stat status {};
-  if (::fstat(tap.queues.front().ref().number, &status) != 0) return;
-  tap.device = status.st_rdev;
-  tap.inode = tap.macvtap ? status.st_ino : static_cast<ino_t>(tap.index);
-}
-
 // --- by name -------------------------------------------------------------------------------------
 
 std::string make_it(const std::string& name) {
@@ -208,8 +103,8 @@ common::Result<Fd, int> open_first(Tap& tap, const DeviceConfig& config) {
       if (queue) return queue;
       os_errno = queue.error();
     }
-    if (os_errno != EBUSY || attempt + 1 >= kAttempts) return fail(os_errno);
-    ::poll(nullptr, 0, kRetryMs);
+    if (os_errno != EBUSY || attempt + 1 >= kTapAttempts) return fail(os_errno);
+    wait_before_next_attempt();
   }
 }
 
@@ -230,15 +125,15 @@ Answer<void> check_link(const std::optional<Link>& link, const DeviceConfig& con
 // The kernel lets several processes share a multiqueue tap, and each would get some of the packets.
 Answer<void> refuse_sharing(const Tap& tap) {
   for (int attempt = 0;; ++attempt) {
-    TRY_LET(const auto link, look_up(tap.name));
+    TRY_LET(const auto link, look_up_link(tap.name));
     const int ours = static_cast<int>(tap.queues.size());
     if (!link || !link->queues || *link->queues <= ours) return {};
-    if (attempt + 1 >= kAttempts) {
+    if (attempt + 1 >= kTapAttempts) {
       return tap_error(tap.name, "is in use: another process has " +
                                      std::to_string(*link->queues - ours) +
                                      " of its queues open; stop that, or give another tap");
     }
-    ::poll(nullptr, 0, kRetryMs);
+    wait_before_next_attempt();
   }
 }
 
@@ -253,7 +148,7 @@ Answer<void> set_up(const std::string& name) {
 
 Answer<Tap> open_by_name(const DeviceConfig& config) {
   const std::string& name = config.tap_name;
-  TRY_LET(const auto before, look_up(name));
+  TRY_LET(const auto before, look_up_link(name));
   TRY(check_link(before, config));
   if (::access(kTunPath, R_OK | W_OK) != 0) return tap_error(name, open_failed(errno));
   Tap tap;
@@ -272,11 +167,11 @@ Answer<Tap> open_by_name(const DeviceConfig& config) {
     tap.queues.push_back(*std::move(queue));
   }
   if (!before) TRY(set_up(name));
-  TRY_LET(const auto link, look_up(name));
-  if (link) describe(tap, *link);
-  identify(tap);
+  TRY_LET(const auto link, look_up_link(name));
+  if (link) describe_tap(tap, *link);
+  identify_tap(tap);
   TRY(refuse_sharing(tap));
-  return finish(std::move(tap));
+  return finish_tap(std::move(tap));
 }
 
 // --- inherited -----------------------------------------------------------------------------------
@@ -319,16 +214,6 @@ Answer<void> check_flags(FdRef fd, const ifreq& asked) {
   return {};
 }
 
-MacAddress address_of(FdRef queue) {
-  ifreq request{};
-  MacAddress mac{};
-  if (::ioctl(queue.number, SIOCGIFHWADDR, &request) == 0) {
-    std::copy_n(reinterpret_cast<const std::uint8_t*>(request.ifr_hwaddr.sa_data), mac.size(),
-                mac.begin());
-  }
-  return mac;
-}
-
 bool is_macvtap(FdRef queue) {
   constexpr unsigned kMiscMajor = 10;  // /dev/net/tun; macvtaps get a number of their own.
   struct stat status {};
@@ -339,9 +224,9 @@ bool is_macvtap(FdRef queue) {
 // address tells them apart.
 Answer<void> describe_inherited(Tap& tap) {
   tap.mac = address_of(tap.queues.front().ref());
-  TRY_LET(const auto link, look_up(tap.name));
-  if (link && link->mac == tap.mac) describe(tap, *link);
-  identify(tap);
+  TRY_LET(const auto link, look_up_link(tap.name));
+  if (link && link->mac == tap.mac) describe_tap(tap, *link);
+  identify_tap(tap);
   return {};
 }
 
@@ -370,111 +255,7 @@ Answer<Tap> open_by_descriptor(const DeviceConfig& config) {
   }
   tap.macvtap = is_macvtap(tap.queues.front().ref());
   TRY(describe_inherited(tap));
-  return finish(std::move(tap));
-}
-
-// --- macvtap -------------------------------------------------------------------------------------
-
-// "mknod /dev/tap7 c 238 1", for those without udev and devtmpfs.
-std::string node_hint(const Link& link, const std::string& path) {
-  const std::string base = "/sys/class/net/" + link.name + "/tap" + std::to_string(link.index);
-  std::ifstream file(base + "/dev");
-  unsigned device_major = 0;
-  unsigned device_minor = 0;
-  char colon = 0;
-  if (!(file >> device_major >> colon >> device_minor)) return "";
-  return ": mknod " + path + " c " + std::to_string(device_major) + " " +
-         std::to_string(device_minor);
-}
-
-Answer<Fd> open_node(const Link& link, const std::string& path) {
-  for (int attempt = 0;; ++attempt) {
-    Fd queue(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
-    if (queue.valid()) return queue;
-    const bool may_come = errno == ENOENT || errno == ENXIO || errno == EACCES;
-    if (may_come && attempt + 1 < kAttempts) {
-      ::poll(nullptr, 0, kRetryMs);
-      continue;
-    }
-    switch (errno) {
-      case ENOENT:
-      case ENXIO:
-        return fail("macvtap " + in_quotes(link.name) + " has no node " + path +
-                    "; make it, or give the container that device" + node_hint(link, path));
-      case EACCES:
-      case EPERM:
-        return fail("macvtap " + in_quotes(link.name) + ": this user may not open " + path +
-                    "; change its owner, or pass it open with --tap-fd");
-      case EBUSY:
-        return fail("macvtap " + in_quotes(link.name) +
-                    " has no queue left: other processes hold them; stop those, or give fewer "
-                    "--num-queues");
-      default:
-        return fail("macvtap " + in_quotes(link.name) + ": " + path + ": " + errno_text(errno));
-    }
-  }
-}
-
-// Interfaces of different namespaces may have one number, and so one node.
-Answer<void> check_node(FdRef queue, const Link& link, const std::string& path) {
-  ifreq request{};
-  const bool asked = ::ioctl(queue.number, TUNGETIFF, &request) == 0;
-  if (asked && link.name == request.ifr_name && address_of(queue) == link.mac) return {};
-  return fail("macvtap " + in_quotes(link.name) + ": " + path +
-              " belongs to an interface of another network namespace; make the right node in a "
-              "place of its own and pass it open with --tap-fd");
-}
-
-Answer<void> join_queues(FdRef queue, const Link& link) {
-  ifreq request{};
-  request.ifr_flags = static_cast<short>(kTapFlags | IFF_MULTI_QUEUE);
-  if (::ioctl(queue.number, TUNSETIFF, &request) == 0) return {};
-  return fail("macvtap " + in_quotes(link.name) +
-              " takes no header for offloads: " + errno_text(errno));
-}
-
-// Between brokers: the kernel lets anybody open another queue, and gives it some of the packets.
-Answer<void> lock_node(FdRef queue, const Link& link) {
-  struct flock whole {};
-  whole.l_type = F_WRLCK;
-  whole.l_whence = SEEK_SET;
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    if (::fcntl(queue.number, F_OFD_SETLK, &whole) == 0) return {};
-    if (errno != EAGAIN && errno != EACCES) return {};  // Cannot be locked here: nobody can.
-    ::poll(nullptr, 0, kRetryMs);
-  }
-  return fail("macvtap " + in_quotes(link.name) +
-              " is in use: another process holds a lock on it; stop that, or give another");
-}
-
-Answer<Tap> open_macvtap(const DeviceConfig& config) {
-  TRY_LET(const auto link, look_up(config.macvtap));
-  if (!link) {
-    return fail("macvtap " + in_quotes(config.macvtap) +
-                " does not exist; check --macvtap, or make it: ip link add link eth0 name " +
-                clean_text(config.macvtap) + " type macvtap mode bridge");
-  }
-  if (link->kind != "macvtap" && link->kind != "ipvtap") {
-    return fail("macvtap " + in_quotes(config.macvtap) + " is no macvtap" +
-                (link->kind == "tun" ? "; give --tap-name=" + clean_text(link->name)
-                                     : "; give the name of one"));
-  }
-  const std::string path = "/dev/tap" + std::to_string(link->index);
-  Tap tap;
-  tap.macvtap = true;
-  tap.multiqueue = true;
-  while (tap.queues.size() < wanted_pairs(config)) {
-    TRY_LET(Fd queue, open_node(*link, path));
-    if (tap.queues.empty()) {
-      TRY(check_node(queue.ref(), *link, path));
-      TRY(lock_node(queue.ref(), *link));
-    }
-    TRY(join_queues(queue.ref(), *link));
-    tap.queues.push_back(std::move(queue));
-  }
-  describe(tap, *link);
-  identify(tap);
-  return finish(std::move(tap));
+  return finish_tap(std::move(tap));
 }
 
 // --- address -------------------------------------------------------------------------------------

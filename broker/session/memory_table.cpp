@@ -100,8 +100,8 @@ Outcome<void> MemoryTable::add(const MemoryRegion& place, common::Fd file) noexc
   constexpr auto kRequest = Request::kAddMemReg;
   TRY_LET(Region region, check(kRequest, 0, place, std::move(file)));
   const auto end = regions_.begin() + static_cast<std::ptrdiff_t>(count_);
-  const auto there = std::find_if(
-      regions_.begin(), end, [&](const Region& each) { return each.same_as(region); });
+  const auto there =
+      std::find_if(regions_.begin(), end, [&](const Region& each) { return each.same_as(region); });
   if (there != end) {
     if (there->uses < UINT32_MAX) ++there->uses;
     return {};

@@ -27,9 +27,8 @@ WAIT_S = 60
 class Network:
     """Context manager: the tap and its servers are there inside the block."""
 
-    def __init__(self, workdir: Path):
+    def __init__(self):
         self.tap = TAP
-        self._workdir = workdir
         self._boots = 0
         self._source = os.urandom(SOURCE_BYTES)
         self._servers = []

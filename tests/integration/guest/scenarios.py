@@ -282,7 +282,7 @@ def wait_workers_gone(broker) -> None:
 
 def net_traffic(setting: Setting) -> None:
     """Ping, iperf3 and files both ways, through every combination of offloads and channels."""
-    with network.Network(setting.workdir) as net, setting.serve(setting.card("eth0", net.tap)) as broker:
+    with network.Network() as net, setting.serve(setting.card("eth0", net.tap)) as broker:
         with setting.guest_on_net(broker, "net_traffic.sh", "eth0", timeout_s=600) as guest:
             guest.finish()
     expect("no complaint of the host about what the guest sent", not net.complaints())
@@ -290,7 +290,7 @@ def net_traffic(setting: Setting) -> None:
 
 def net_changes(setting: Setting) -> None:
     """The tap goes down and comes up, the guest reboots, its VMM is killed: the net goes on."""
-    with network.Network(setting.workdir) as net, setting.serve(setting.card("eth0", net.tap)) as broker:
+    with network.Network() as net, setting.serve(setting.card("eth0", net.tap)) as broker:
         with setting.guest_on_net(broker, "net_changes.sh", "eth0", may_reboot=True) as guest:
             guest.wait_line("take-it-down")
             net.ip("link", "set", net.tap, "down")
@@ -304,8 +304,8 @@ def net_changes(setting: Setting) -> None:
 
 
 def net_broker_restarted(setting: Setting) -> None:
-    """SIGTERM in the middle of a transfer, and started again: QEMU reconnects, the transfer ends."""
-    with network.Network(setting.workdir) as net, setting.serve(setting.card("eth0", net.tap)) as broker:
+    """SIGTERM in the middle of a transfer, and started again: QEMU reconnects, it goes on."""
+    with network.Network() as net, setting.serve(setting.card("eth0", net.tap)) as broker:
         with setting.guest_on_net(broker, "net_long.sh", "eth0", reconnect=True) as guest:
             guest.wait_line("transferring")
             broker.restart()
@@ -314,7 +314,7 @@ def net_broker_restarted(setting: Setting) -> None:
 
 def net_testpmd(setting: Setting) -> None:
     """DPDK's virtio-user as the front-end: it answers pings, and sends as fast as it can."""
-    with network.Network(setting.workdir) as net, setting.serve(setting.card("eth0", net.tap)) as broker:
+    with network.Network() as net, setting.serve(setting.card("eth0", net.tap)) as broker:
         with network.Testpmd(broker.socket_of("eth0"), setting.workdir, "icmpecho") as testpmd:
             testpmd.wait_started()
             net.ping(testpmd.address, 10, 56)

@@ -113,9 +113,10 @@ TEST(EventText, SaysHowToShareMemory) {
 }
 
 TEST(EventText, SaysHowManyQueuesThereAre) {
-  EXPECT_EQ(event(EventCode::kBadQueueIndex, 8, 4, 4),
-            "SET_VRING_NUM names queue 4, and the device has 4; raise --num-queues, or give the "
-            "VMM's device fewer queues (QEMU: num-queues=4)");
+  EXPECT_EQ(
+      event(EventCode::kBadQueueIndex, 8, 4, 4),
+      "SET_VRING_NUM names queue 4, and the device has 4; raise --num-queues, or give the "
+      "VMM's device fewer queues (QEMU: num-queues=4 of a disk, queues=PAIRS of a network card)");
 }
 
 TEST(EventText, SaysHowToSwitchFeaturesOff) {
