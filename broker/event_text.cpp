@@ -172,6 +172,14 @@ constexpr FaultSentence kFaultSentences[] = {
     {WorkerFault::kMapFailed,
      "the guest's memory could not be mapped; the file behind it must be shared and large enough",
      " ({1} bytes at {0:x})"},
+    {WorkerFault::kInflightUnmapped,
+     "the VMM gave an in-flight file that could not be mapped; it must be shared memory, writable "
+     "and large enough",
+     " ({1} bytes at offset {0:x})"},
+    {WorkerFault::kInflightBroken,
+     "the in-flight region that the VMM gave back is not of this ring, or damaged; reset the "
+     "device in the guest or restart the VMM",
+     " (field {0}, value {1})"},
 
     // The host's, or ours.
     {WorkerFault::kEngine, "the engine failed", " ({0:s})"},

@@ -43,7 +43,8 @@ void set_up(common::FdRef control, Worker& made, StatusPage& page) noexcept {
                                          .device = made.orders.device,
                                          .ring = made.guest.ring,
                                          .engine = made.machine.engine.get(),
-                                         .status = &page});
+                                         .status = &page,
+                                         .inflight = made.guest.inflight.bytes()});
   if (!made.queue) worker::leave(WorkerExit::kStartRefused);
 }
 

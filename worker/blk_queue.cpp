@@ -59,11 +59,11 @@ void store_fault(common::StatusPage& status, const RingFault& fault) noexcept {
 }  // namespace
 
 struct BlkQueue::State {
-  State(const BlkQueueParts& parts, const SplitRing& split_ring)
+  State(const BlkQueueParts& parts, SplitRing split_ring)
       : memory(parts.memory),
         engine(*parts.engine),
         status(*parts.status),
-        ring(split_ring),
+        ring(std::move(split_ring)),
         device(BlkDevice::from(parts.device, parts.ring)),
         reader(memory, ring.descriptors(), ring.size(),
                (parts.ring.features & common::kFeatureIndirectDesc) != 0, scratch),
@@ -81,6 +81,11 @@ struct BlkQueue::State {
 
   [[nodiscard]] WorkerExit run() noexcept;
   [[nodiscard]] bool answer_completed() noexcept;
+  // What was in flight before us is finished even where the broker says stop: a drained ring has
+  // nothing in flight.
+  [[nodiscard]] bool may_take() const noexcept {
+    return taking || (ring.replaying() && exit == WorkerExit::kStopped);
+  }
   [[nodiscard]] Accepted accept_available() noexcept;
   [[nodiscard]] bool accept_one(Accepted& accepted) noexcept;
   enum class Bell : std::uint8_t { kWhenWorthIt, kNow };
@@ -125,14 +130,14 @@ BlkQueue::BlkQueue(std::unique_ptr<State> state) noexcept : state_(std::move(sta
 BlkQueue::~BlkQueue() = default;
 
 std::unique_ptr<BlkQueue> BlkQueue::create(const BlkQueueParts& parts) noexcept {
-  const auto ring = SplitRing::create(parts.memory, parts.ring);
+  auto ring = SplitRing::create(parts.memory, parts.ring, parts.inflight);
   if (!ring) {
     store_fault(*parts.status, ring.error());
     return nullptr;
   }
   // From now on this is where a worker that dies had got to.
   parts.status->next_avail.store(ring->next_avail(), std::memory_order_relaxed);
-  return std::unique_ptr<BlkQueue>(new BlkQueue(std::make_unique<State>(parts, *ring)));
+  return std::unique_ptr<BlkQueue>(new BlkQueue(std::make_unique<State>(parts, *std::move(ring))));
 }
 
 WorkerExit BlkQueue::run() noexcept { return state_->run(); }
@@ -141,14 +146,23 @@ WorkerExit BlkQueue::run() noexcept { return state_->run(); }
 // sleep where there is nothing else to do. The first turn looks at the ring without a kick: it may
 // have come, and been consumed, before we were started.
 WorkerExit BlkQueue::State::run() noexcept {
-  if (ring.begin()) ring_bell();
+  switch (ring.begin()) {
+    case SplitRing::Begin::kFault:
+      store_fault(status, ring.fault());
+      return WorkerExit::kGuestFault;
+    case SplitRing::Begin::kUsed:
+      ring_bell();
+      break;
+    case SplitRing::Begin::kFresh:
+      break;
+  }
   for (;;) {
     const bool answered = answer_completed();
     // Before the next requests are taken, so that the bell goes out ahead of them.
     publish(Bell::kWhenWorthIt);
-    const Accepted accepted = taking ? accept_available() : Accepted{};
+    const Accepted accepted = may_take() ? accept_available() : Accepted{};
     publish(Bell::kWhenWorthIt);
-    if (!taking && transfer.in_flight() == 0) break;
+    if (!may_take() && transfer.in_flight() == 0) break;
     const bool sleep = may_sleep(answered, accepted);
     if (sleep) publish(Bell::kNow);
     if (!take_turn(sleep)) return WorkerExit::kHostFault;
@@ -190,7 +204,7 @@ void BlkQueue::State::answer(std::uint16_t head, const iovec& status_byte, const
 BlkQueue::State::Accepted BlkQueue::State::accept_available() noexcept {
   Accepted accepted;
   for (std::uint32_t i = 0; i < kTurnRequestsMax && accepted.bytes < kTurnBytesMax; ++i) {
-    if (!accept_one(accepted)) return accepted;
+    if (!may_take() || !accept_one(accepted)) return accepted;
     accepted.any = true;
   }
   accepted.more = true;
@@ -216,17 +230,19 @@ bool BlkQueue::State::accept_one(Accepted& accepted) noexcept {
     stop_for(done.error());
     return false;
   }
-  if (parsed.work == ParsedRequest::Work::kAnswer) {
+  const bool answer_only = parsed.work == ParsedRequest::Work::kAnswer;
+  std::uint32_t tag = 0;
+  blocked = !answer_only && !transfer.accept(parsed, chain.head, ranges, tag);
+  if (blocked) return false;
+  // Before anything happens to the disk: from here on it is in flight, also for who comes after us.
+  ring.take();
+  if (answer_only) {
     answer(chain.head, parsed.status_byte, parsed.in_first, parsed.in_bytes, parsed.in_done,
            parsed.status);
   } else {
-    std::uint32_t tag = 0;
-    blocked = !transfer.accept(parsed, chain.head, ranges, tag);
-    if (blocked) return false;
     accepted.started = true;
     if (transfer.begin(tag)) answer_slot(tag);
   }
-  ring.take();
   accepted.bytes += parsed.bytes;
   burst += 1 + parsed.bytes / kRequestBytes;
   status.add(counter_of(parsed.type), 1);
@@ -276,8 +292,8 @@ void BlkQueue::State::ring_bell() noexcept {
 // Whether the coming turn may wait. Kicks are asked for only then, and the ring is looked at once
 // more after that.
 bool BlkQueue::State::may_sleep(bool answered, const Accepted& accepted) noexcept {
-  if (!taking) return true;
   if (accepted.more) return false;
+  if (!taking) return true;
   const bool worked = answered || accepted.any;
   if (worked && poller.enabled()) {
     idle_since = read_ticks();  // Also while the window is shut: it must be able to open again.

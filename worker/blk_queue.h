@@ -1,8 +1,10 @@
 // worker/blk_queue.h: serves one virtqueue of a block device: the loop, and the life of a request.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "common/guest_memory.h"
 #include "common/ipc/worker_messages.h"
@@ -19,6 +21,7 @@ struct BlkQueueParts {
   common::ipc::RingStart ring;
   Engine* engine = nullptr;              // Borrowed; outlives the queue.
   common::StatusPage* status = nullptr;  // Borrowed; outlives the queue.
+  std::span<std::byte> inflight{};       // What `ring` says of it; empty where it has none.
 };
 
 class BlkQueue {

@@ -37,13 +37,20 @@ common::Result<GuestWindow, RingFault> map_part(const common::GuestMemory& memor
   return *window;
 }
 
+bool inflight_is_sane(const common::ipc::RingStart& start, std::span<std::byte> inflight) noexcept {
+  return inflight.empty() ||
+         (start.inflight_entries >= start.queue_size && start.inflight_entries <= UINT16_MAX &&
+          inflight.size() >= common::inflight::queue_bytes(start.inflight_entries));
+}
+
 }  // namespace
 
-common::Result<SplitRing, RingFault> SplitRing::create(
-    const common::GuestMemory& memory, const common::ipc::RingStart& start) noexcept {
+common::Result<SplitRing, RingFault> SplitRing::create(const common::GuestMemory& memory,
+                                                       const common::ipc::RingStart& start,
+                                                       std::span<std::byte> inflight) noexcept {
   // 2.7: the queue size is a power of two.
   if (!common::is_power_of_two(start.queue_size) || start.queue_size > common::kQueueSizeMax ||
-      start.next_avail > 0xffff) {
+      start.next_avail > 0xffff || !inflight_is_sane(start, inflight)) {
     return common::fail(RingFault{WorkerFault::kBadMessage, start.kind, sizeof(start)});
   }
   const auto size = static_cast<std::uint16_t>(start.queue_size);
@@ -59,16 +66,28 @@ common::Result<SplitRing, RingFault> SplitRing::create(
   ring.size_ = size;
   ring.event_idx_ = event_idx;
   ring.next_avail_ = ring.seen_avail_ = static_cast<std::uint16_t>(start.next_avail);
+  ring.resume_ = !inflight.empty() && start.inflight_resume != 0;
+  const std::uint32_t entries = inflight.empty() ? start.queue_size : start.inflight_entries;
+  ring.inflight_ = Inflight(inflight, static_cast<std::uint16_t>(entries), size);
   return ring;
 }
 
-bool SplitRing::begin() noexcept {
+SplitRing::Begin SplitRing::begin() noexcept {
   // The only time that we believe this index: the front-end gives us the avail side only, and what
   // served this ring before us left its count here. A guest that lies confuses itself.
   next_used_ = published_used_ = decided_used_ = used_.load16(common::kUsedIdxOffset);
+  const auto was_used = inflight_.begin(next_used_, resume_);
+  if (!was_used) {
+    fault_ = was_used.error();
+    return Begin::kFault;
+  }
+  // Whatever the front-end believes: it can count what was answered, but not what was taken.
+  if (*was_used) {
+    next_avail_ = seen_avail_ = static_cast<std::uint16_t>(next_used_ + inflight_.replays_left());
+  }
   kicks_enabled_ = true;
   disable_kicks();
-  return next_used_ != 0 || next_avail_ != 0;
+  return *was_used || next_used_ != 0 || next_avail_ != 0 ? Begin::kUsed : Begin::kFresh;
 }
 
 std::uint16_t SplitRing::load_avail_idx() const noexcept {
@@ -82,6 +101,11 @@ SplitRing::Peek SplitRing::refuse(RingFault fault) noexcept {
 
 SplitRing::Peek SplitRing::peek() noexcept {
   if (peeked_) return Peek::kHead;
+  if (replaying()) [[unlikely]] {
+    head_ = inflight_.replay_head();
+    peeked_ = true;
+    return Peek::kHead;
+  }
   if (next_avail_ == seen_avail_) {
     const std::uint16_t idx = load_avail_idx();
     // 2.7.13: there are never more chains offered than the ring has entries; nor is idx ever
@@ -107,12 +131,15 @@ void SplitRing::add_used(std::uint16_t head, std::uint32_t written) noexcept {
   used_.store(common::kUsedRingOffset + slot * sizeof(common::WireUsedElem),
               common::WireUsedElem{common::Le32(head), common::Le32(written)});
   ++next_used_;
+  inflight_.answer(head);
 }
 
 bool SplitRing::show_used() noexcept {
   if (next_used_ == published_used_) return false;
   published_used_ = next_used_;
+  inflight_.before_publish();
   used_.store16_release(common::kUsedIdxOffset, published_used_);
+  inflight_.after_publish(published_used_);
   return true;
 }
 

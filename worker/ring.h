@@ -10,12 +10,15 @@
 // then holds one or the other. Nothing outside ring.* and chain.* knows the layout.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "common/addresses.h"
 #include "common/guest_memory.h"
 #include "common/ipc/worker_messages.h"
 #include "common/result.h"
+#include "worker/inflight.h"
 #include "worker/ring_fault.h"
 
 namespace worker {
@@ -26,15 +29,19 @@ class SplitRing {
   enum class Peek : std::uint8_t { kEmpty, kHead, kFault };
 
   // Refuses a size that is no power of two up to kQueueSizeMax, and parts that are unmapped or
-  // misaligned (2.7). Looks at no byte of the guest's.
+  // misaligned (2.7). Looks at no byte of the guest's. `inflight` is the in-flight region that
+  // `start` speaks of; empty where there is none.
   [[nodiscard]] static common::Result<SplitRing, RingFault> create(
-      const common::GuestMemory& memory, const common::ipc::RingStart& start) noexcept;
+      const common::GuestMemory& memory, const common::ipc::RingStart& start,
+      std::span<std::byte> inflight = {}) noexcept;
 
   SplitRing() noexcept = default;
 
-  // First touch: goes on counting where the used ring stands, and turns notifications off. True if
-  // the ring was in use before: then an interrupt may have been lost with whoever served it.
-  [[nodiscard]] bool begin() noexcept;
+  // First touch: goes on counting where the used ring stands, or where the in-flight region says,
+  // and turns notifications off. kUsed: the ring was in use before, and an interrupt may have been
+  // lost with whoever served it.
+  enum class Begin : std::uint8_t { kFresh, kUsed, kFault };
+  [[nodiscard]] Begin begin() noexcept;
 
   // The next chain's head, which stays in the ring until take(). Each avail entry is fetched once,
   // however often it is looked at.
@@ -42,9 +49,16 @@ class SplitRing {
   [[nodiscard]] std::uint16_t head() const noexcept { return head_; }
   [[nodiscard]] const RingFault& fault() const noexcept { return fault_; }
   void take() noexcept {
-    ++next_avail_;
     peeked_ = false;
+    if (replaying()) [[unlikely]] {
+      inflight_.replayed();
+      return;
+    }
+    inflight_.take(head_);
+    ++next_avail_;
   }
+  // The next head is one that was taken before, by a worker that has died since.
+  [[nodiscard]] bool replaying() const noexcept { return inflight_.replays_left() != 0; }
 
   // Undoes the last `count` take()s of chains that were not answered: they are read anew.
   void put_back(std::uint16_t count) noexcept {
@@ -71,7 +85,7 @@ class SplitRing {
   }
   // How many chains the guest has offered, as far as we have looked, that are not taken yet.
   [[nodiscard]] std::uint16_t waiting() const noexcept {
-    return static_cast<std::uint16_t>(seen_avail_ - next_avail_);
+    return static_cast<std::uint16_t>(seen_avail_ - next_avail_ + inflight_.replays_left());
   }
 
   // The guest need not kick: we look at the ring anyway.
@@ -81,7 +95,7 @@ class SplitRing {
 
   // True if the guest has moved avail.idx: for busy polling. Says nothing about sanity.
   [[nodiscard]] bool has_new() const noexcept {
-    return next_avail_ != seen_avail_ || load_avail_idx() != next_avail_;
+    return next_avail_ != seen_avail_ || load_avail_idx() != next_avail_ || replaying();
   }
 
   [[nodiscard]] std::uint16_t next_avail() const noexcept { return next_avail_; }
@@ -100,12 +114,14 @@ class SplitRing {
   bool event_idx_ = false;
   bool kicks_enabled_ = true;
   bool peeked_ = false;
+  bool resume_ = false;  // The in-flight region says where we stand.
   std::uint16_t head_ = 0;
   std::uint16_t next_avail_ = 0;      // The next entry of the avail ring that we take.
   std::uint16_t seen_avail_ = 0;      // avail.idx when we last loaded it, checked.
   std::uint16_t next_used_ = 0;       // Where the next answer goes.
   std::uint16_t published_used_ = 0;  // used.idx as the guest sees it.
   std::uint16_t decided_used_ = 0;    // used.idx when take_call() looked last.
+  Inflight inflight_;
   RingFault fault_;
 };
 

@@ -18,6 +18,7 @@
 #include "common/ipc/jail_order.h"
 #include "common/ipc/worker_messages.h"
 #include "common/result.h"
+#include "common/shared_region.h"
 #include "common/status_page.h"
 
 namespace worker {
@@ -68,7 +69,8 @@ template <common::ipc::Message T>
 
 struct Guest {
   common::GuestMap map;
-  std::vector<std::span<std::byte>> mapped;  // What `map` holds, for mseal.
+  common::SharedRegion inflight;             // Empty where the session has none.
+  std::vector<std::span<std::byte>> mapped;  // What these hold, for mseal.
   common::ipc::RingStart ring{};
   common::Fd kick;  // Invalid where the front-end wants the ring polled.
   common::Fd call;  // Invalid where it wants no interrupts.

@@ -150,13 +150,13 @@ struct MemoryRegions {
 };
 static_assert(Message<MemoryRegions>);
 
-// session to worker, last: the ring. One descriptor for each of has_kick and has_call, in that
-// order. The worker maps, seals itself, answers Serving, and only then looks at the ring, at once
+// session to worker, last: the ring. One descriptor for each of has_kick, has_call and has_inflight,
+// in that order. The worker maps, seals itself, answers Serving, and only then looks at the ring, at once
 // and without waiting for a kick.
 struct RingStart {
   static constexpr std::uint32_t kKind = 0x203;
   static constexpr std::size_t kFdsMin = 0;
-  static constexpr std::size_t kFdsMax = 2;
+  static constexpr std::size_t kFdsMax = 3;
   std::uint32_t kind = kKind;
   std::uint32_t queue_size;
   std::uint64_t desc_addr;  // Guest-physical.
@@ -166,7 +166,13 @@ struct RingStart {
   std::uint32_t next_avail;  // The index to take next.
   std::uint32_t has_kick;    // 0: the front-end wants the ring polled.
   std::uint32_t has_call;    // 0: the front-end wants no interrupts.
-  std::uint32_t unused = 0;
+  // Where this queue's part of the in-flight file is (inflight_wire.h), and for how many heads.
+  std::uint32_t has_inflight;
+  std::uint64_t inflight_offset;
+  std::uint32_t inflight_entries;
+  // 1: it may know of requests that were taken and not answered. They come first, and where it was
+  // in use before, it says better than next_avail what comes after them.
+  std::uint32_t inflight_resume;
   std::array<std::uint8_t, 8> writable_config;  // SessionStart's writable bytes, as they are now.
 };
 static_assert(Message<RingStart>);
@@ -210,6 +216,8 @@ enum class WorkerFault : std::uint32_t {
   kRingUnmapped,      // part (0 desc, 1 avail, 2 used), guest address
   kKickUnreadable,    // : the kick descriptor is no eventfd
   kMapFailed,         // guest address, bytes
+  kInflightUnmapped,  // offset, bytes: the in-flight file cannot be mapped there
+  kInflightBroken,    // field (inflight.cpp), value: the in-flight region contradicts itself
 
   // The host's or ours.
   kEngine = 200,    // step

@@ -73,7 +73,7 @@ TEST(EventText, EveryOtherEventHasItsOwnSentence) {
 TEST(EventText, EveryFaultHasItsOwnSentence) {
   std::set<std::string> texts;
   std::vector<WorkerFault> all = codes(WorkerFault::kNone, WorkerFault::kRequestTooShort);
-  for (const WorkerFault more : codes(WorkerFault::kBadMessage, WorkerFault::kMapFailed)) {
+  for (const WorkerFault more : codes(WorkerFault::kBadMessage, WorkerFault::kInflightBroken)) {
     all.push_back(more);
   }
   for (const WorkerFault more : codes(WorkerFault::kEngine, WorkerFault::kCallUnwritable)) {

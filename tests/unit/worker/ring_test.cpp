@@ -20,7 +20,7 @@ using Publish = SplitRing::Publish;
 struct RingPair {
   explicit RingPair(const GuestDriver::Options& options)
       : driver(ram, options), ring(SplitRing::create(memory, driver.ring_start(0)).value()) {
-    resumed = ring.begin();
+    resumed = ring.begin() == SplitRing::Begin::kUsed;
   }
   void answer(std::uint16_t count) {
     for (std::uint16_t i = 0; i < count; ++i) ring.add_used(0, 1);

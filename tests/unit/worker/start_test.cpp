@@ -321,6 +321,63 @@ TEST_F(StartTest, NeitherKickNorCallIsFine) {
   EXPECT_FALSE(guest_.call.valid());
 }
 
+// --- the in-flight region -----------------------------------------------------------------------
+
+TEST_F(StartTest, MapsItsOwnPartOfTheInflightFileAndSealsWholePages) {
+  RingStart message = ring();
+  message.has_inflight = 1;
+  message.inflight_offset = 4096 + 64;
+  message.inflight_entries = 512;
+  send_table(table(1, 0, 1));
+  send(message, {kick_.ref(), call_.ref(), memory_.ref()});
+  ASSERT_TRUE(receive());
+  EXPECT_EQ(guest_.inflight.bytes().size(), 16U + 512 * 16);
+  EXPECT_EQ(guest_.mapped.size(), 2U);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(guest_.mapped[1].data()) % 4096, 0U);
+  EXPECT_EQ(guest_.mapped[1].data() + 64, guest_.inflight.bytes().data());
+}
+
+class BadInflight : public StartTest {
+ protected:
+  void send_with(FdRef file) {
+    send_table(table(1, 0, 1));
+    send(message_, {kick_.ref(), call_.ref(), file});
+  }
+  static RingStart with_inflight() {
+    RingStart message = ring();
+    message.has_inflight = 1;
+    message.inflight_entries = 256;
+    return message;
+  }
+  RingStart message_ = with_inflight();
+};
+
+TEST_F(BadInflight, FileThatEndsBeforeIsRefused) {
+  message_.inflight_offset = 8 * kRegionBytes - 4096;
+  message_.inflight_entries = 256;
+  send_with(memory_.ref());
+  expect_refused(WorkerFault::kInflightUnmapped);
+}
+TEST_F(BadInflight, OffsetThatWrapsIsRefused) {
+  message_.inflight_offset = UINT64_MAX - 7;
+  send_with(memory_.ref());
+  expect_refused(WorkerFault::kInflightUnmapped);
+}
+TEST_F(BadInflight, WhatCannotBeMappedIsRefused) {
+  send_with(kick_.ref());
+  expect_refused(WorkerFault::kInflightUnmapped);
+}
+TEST_F(BadInflight, OffsetThatIsNotAlignedIsRefused) {
+  message_.inflight_offset = 4;
+  send_with(memory_.ref());
+  expect_refused(WorkerFault::kBadMessage);
+}
+TEST_F(BadInflight, FewerEntriesThanTheRingHasAreRefused) {
+  message_.inflight_entries = 128;
+  send_with(memory_.ref());
+  expect_refused(WorkerFault::kBadMessage);
+}
+
 TEST_F(StartTest, RefusesAnUnknownMessage) {
   send(common::ipc::Serving{});
   expect_refused(WorkerFault::kBadMessage);

@@ -1,0 +1,103 @@
+// worker/inflight.h: keeps the in-flight region of one queue (common/inflight_wire.h), and finds in
+// it what the worker before us had taken and not answered.
+//
+// Not trusted: the region. It is read once, at the start, and every field of it is checked; from
+// then on it is only written: what we need of it ourselves is kept beside it. Whoever changes it
+// meanwhile harms nobody but the guest whose requests these are.
+//
+// A worker is killed between two instructions, and what it has stored by then is seen by the next
+// one in the order of the program: a compiler barrier is all the ordering that is needed. The one
+// store that the guest sees, used.idx, is the ring's.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "common/inflight_wire.h"
+#include "common/result.h"
+#include "common/verify.h"
+#include "worker/engine.h"
+#include "worker/ring_fault.h"
+
+namespace worker {
+
+class Inflight {
+ public:
+  Inflight() noexcept = default;
+  // `region` is mapped as long as this lives and has room for `entries` heads, at least as many as
+  // the queue has. Empty: memory of our own, which ends with us. Looks at no byte of it.
+  Inflight(std::span<std::byte> region, std::uint16_t entries, std::uint16_t queue_size);
+
+  // Begins to keep the region. `resume`: it may know of requests that were taken and not answered;
+  // they are what replay_head() brings. Without, whatever it says is forgotten. True if the region
+  // was in use before.
+  [[nodiscard]] common::Result<bool, RingFault> begin(std::uint16_t used_idx, bool resume) noexcept;
+
+  // What is to be served again, in the order in which it was taken, before anything new.
+  [[nodiscard]] std::uint16_t replays_left() const noexcept {
+    return static_cast<std::uint16_t>(replay_end_ - replay_next_);
+  }
+  [[nodiscard]] std::uint16_t replay_head() const noexcept { return replays_[replay_next_].head; }
+  void replayed() noexcept { ++replay_next_; }
+
+  // A head was taken from the avail ring.
+  void take(std::uint16_t head) noexcept {
+    common::inflight::DescState& state = states_[head];
+    state.counter = counter_++;
+    barrier();
+    state.in_flight = 1;
+  }
+
+  // Its answer is in the used ring, where nobody looks yet.
+  void answer(std::uint16_t head) noexcept {
+    states_[head].next = last_batch_head_;
+    last_batch_head_ = head;
+    batch_[batch_count_++ % kRequestsMax] = head;
+  }
+
+  // Around the store of used.idx. Dying between the two is what the list of the last batch is for.
+  void before_publish() noexcept {
+    header_->last_batch_head = last_batch_head_;
+    barrier();
+  }
+  void after_publish(std::uint16_t used_idx) noexcept {
+    barrier();
+    for (std::uint32_t i = 0; i < batch_count_; ++i)
+      states_[batch_[i % kRequestsMax]].in_flight = 0;
+    batch_count_ = 0;
+    barrier();
+    header_->used_idx = used_idx;
+  }
+
+ private:
+  struct Replay {
+    std::uint64_t counter;
+    std::uint16_t head;
+  };
+
+  static void barrier() noexcept { std::atomic_signal_fence(std::memory_order_seq_cst); }
+  void forget(std::uint16_t used_idx) noexcept;
+  [[nodiscard]] common::Result<void, RingFault> find_in_flight() noexcept;
+  [[nodiscard]] common::Result<void, RingFault> finish_last_batch(std::uint16_t first,
+                                                                  std::uint16_t count) noexcept;
+
+  common::inflight::Header* header_ = nullptr;
+  common::inflight::DescState* states_ = nullptr;
+  std::uint64_t counter_ = 0;
+  std::uint16_t entries_ = 0;
+  std::uint16_t queue_size_ = 0;
+  std::uint16_t last_batch_head_ = 0;
+  std::uint16_t replay_next_ = 0;
+  std::uint16_t replay_end_ = 0;
+  // Never more than kRequestsMax at once: blk_queue.cpp publishes in every turn.
+  std::uint32_t batch_count_ = 0;
+  std::unique_ptr<std::uint16_t[]> batch_;
+  std::unique_ptr<Replay[]> replays_;
+  std::unique_ptr<common::inflight::DescState[]> own_;
+};
+
+}  // namespace worker
