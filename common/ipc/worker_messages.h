@@ -150,9 +150,9 @@ struct MemoryRegions {
 };
 static_assert(Message<MemoryRegions>);
 
-// session to worker, last: the ring. One descriptor for each of has_kick, has_call and has_inflight,
-// in that order. The worker maps, seals itself, answers Serving, and only then looks at the ring, at once
-// and without waiting for a kick.
+// session to worker, last: the ring. One descriptor for each of has_kick, has_call and
+// has_inflight, in that order. The worker maps, seals itself, answers Serving, and only then looks
+// at the ring, at once and without waiting for a kick.
 struct RingStart {
   static constexpr std::uint32_t kKind = 0x203;
   static constexpr std::size_t kFdsMin = 0;
@@ -217,7 +217,7 @@ enum class WorkerFault : std::uint32_t {
   kKickUnreadable,    // : the kick descriptor is no eventfd
   kMapFailed,         // guest address, bytes
   kInflightUnmapped,  // offset, bytes: the in-flight file cannot be mapped there
-  kInflightBroken,    // field (inflight.cpp), value: the in-flight region contradicts itself
+  kInflightBroken,    // field (worker/inflight.cpp), value: the in-flight region is not sound
 
   // The host's or ours.
   kEngine = 200,    // step

@@ -343,18 +343,15 @@ class BadInflight : public StartTest {
     send_table(table(1, 0, 1));
     send(message_, {kick_.ref(), call_.ref(), file});
   }
-  static RingStart with_inflight() {
-    RingStart message = ring();
-    message.has_inflight = 1;
-    message.inflight_entries = 256;
-    return message;
+  BadInflight() {
+    message_.has_inflight = 1;
+    message_.inflight_entries = 256;
   }
-  RingStart message_ = with_inflight();
+  RingStart message_ = ring();
 };
 
 TEST_F(BadInflight, FileThatEndsBeforeIsRefused) {
   message_.inflight_offset = 8 * kRegionBytes - 4096;
-  message_.inflight_entries = 256;
   send_with(memory_.ref());
   expect_refused(WorkerFault::kInflightUnmapped);
 }
