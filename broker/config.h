@@ -62,6 +62,7 @@ struct DeviceConfig {
   std::optional<std::uint32_t> queue_size;  // Default: common::kQueueSizeMax.
   EngineChoice engine = EngineChoice::kAuto;
   std::uint32_t poll_us = 0;
+  bool restart_after_violation = false;  // Of a worker that its system call filter killed.
 };
 
 struct BrokerConfig {

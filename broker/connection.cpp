@@ -10,7 +10,9 @@
 
 #include "broker/event_text.h"
 #include "broker/text.h"
+#include "common/inflight_wire.h"
 #include "common/ipc/channel.h"
+#include "common/sys.h"
 #include "policy/jail.h"
 
 namespace broker {
@@ -39,6 +41,7 @@ constexpr milliseconds kExitPatience{1000};
 constexpr const char* kNoMemoryForRing =
     "this user's limit on locked memory leaves no room for another ring; raise it (ulimit -l, or "
     "LimitMEMLOCK= in the systemd unit), or give the broker CAP_IPC_LOCK";
+
 // Starts a process, or has the kernel change an interface.
 bool is_costly(std::uint32_t kind) {
   return kind == ipc::OpenQueue::kKind || kind == ipc::DriverFeatures::kKind ||
@@ -57,8 +60,8 @@ common::Result<std::unique_ptr<Connection>> Connection::start(Services& services
                                                               Ended ended) {
   TRY_LET(Jailed session, services.jailer.start_session(facts.name, facts.uid, visitor.socket.ref(),
                                                         facts.model.session_start));
-  std::unique_ptr<Connection> connection(new Connection(
-      services, facts, log, std::move(visitor.name), std::move(session), std::move(ended)));
+  std::unique_ptr<Connection> connection(new Connection(services, facts, log, std::move(visitor),
+                                                        std::move(session), std::move(ended)));
   if (const auto watched = connection->watch(); !watched) {
     // Nobody would notice its end: it must not live.
     kill_child(connection->session_.child.pidfd.ref());
@@ -68,11 +71,12 @@ common::Result<std::unique_ptr<Connection>> Connection::start(Services& services
 }
 
 Connection::Connection(Services& services, const DeviceFacts& facts, DeviceLog& log,
-                       std::string visitor, Jailed session, Ended ended)
+                       Visitor visitor, Jailed session, Ended ended)
     : services_(services),
       facts_(facts),
       log_(log),
-      visitor_name_(std::move(visitor)),
+      visitor_name_(std::move(visitor.name)),
+      vmm_(std::move(visitor.socket)),
       session_(std::move(session)),
       ended_(std::move(ended)),
       peer_(*this, facts.model.session_start),
@@ -107,6 +111,7 @@ void Connection::release_session_if_drained() {
 void Connection::kill(const std::string& reason) {
   if (killed_because_.empty()) killed_because_ = reason;
   ending_ = true;
+  held_ends_.clear();
   packet_watch_.reset();
   pause_timer_.reset();
   if (!session_reaped_) kill_child(session_.child.pidfd.ref());
@@ -224,10 +229,19 @@ void Connection::open_queue(std::uint32_t queue) {
 }
 
 void Connection::queue_serving(std::uint32_t queue) {
-  if (const auto found = workers_.find(queue); found != workers_.end()) found->second->serving();
+  const auto found = workers_.find(queue);
+  if (found == workers_.end()) return;
+  found->second->serving();
+  const auto died = died_at_.find(queue);
+  if (died == died_at_.end()) return;
+  log_.info("queue " + std::to_string(queue) + " is served again, " +
+            milliseconds_text(std::chrono::steady_clock::now() - died->second) +
+            " after its worker died");
+  died_at_.erase(died);
 }
 
 void Connection::close_queue(std::uint32_t queue) {
+  if (auto held = held_ends_.extract(queue); held) return answer_ended(queue, held.mapped().end);
   if (const auto found = workers_.find(queue); found != workers_.end()) {
     found->second->stop(kDrainPatience);
   }
@@ -267,6 +281,24 @@ void Connection::config_changed(std::span<const std::byte> config) {
   answer(message);
 }
 
+void Connection::make_inflight(std::uint64_t bytes) {
+  const auto& device = facts_.model.session_start;
+  const std::uint64_t most =
+      device.queues_max *
+      common::inflight::stride(device.queue_size_max, common::inflight::kOurStride);
+  ipc::InflightMade made{};
+  made.kind = ipc::InflightMade::kKind;
+  auto file = bytes != 0 && bytes <= most ? common::make_sealed_memfd("bulkhead-inflight", bytes)
+                                          : common::fail_errno("too large", EFBIG);
+  if (file) {
+    const std::array<common::FdRef, 1> fds = {file->ref()};
+    return answer(made, fds);
+  }
+  log_.error(std::string("no in-flight region can be made: ") + file.error().what + ": " +
+             errno_text(file.error().os_errno) + "; a worker that dies will not be replaced");
+  answer(made);
+}
+
 void Connection::session_event(const ipc::SessionEvent& event) {
   if (!events_.take()) return;
   const EventText text = describe_event(static_cast<ipc::EventCode>(event.code), event.numbers);
@@ -296,13 +328,14 @@ void Connection::on_worker_ended(std::uint32_t queue, const WorkerEnd& end) {
   services_.loop.post([dead = std::shared_ptr<Worker>(std::move(found->second))] {});
   workers_.erase(found);
   facts_.model.hooks->queue_ended(queue);
-  if (!ending_) answer_ended(queue, end);
+  if (!ending_) answer_death(queue, end);
   release_session_if_drained();
   finish_if_empty();
 }
 
 void Connection::session_is_over(milliseconds patience) {
   ending_ = true;
+  held_ends_.clear();
   pause_timer_.reset();
   for (const auto& [queue, worker] : workers_) worker->stop(patience);
   if (session_reaped_) {
@@ -329,6 +362,7 @@ void Connection::hang_up(const std::string& complaint) {
 void Connection::finish_if_empty() {
   if (!session_reaped_ || !workers_.empty() || std::exchange(finished_, true)) return;
   patience_timer_.reset();
+  services_.closer.close(std::move(vmm_));
   if (const auto dropped = events_.take_dropped(); dropped != 0) {
     log_.warn(std::to_string(dropped) + " events of the session were not logged: too many");
   }
@@ -374,6 +408,37 @@ void Connection::answer(const T& message, std::span<const common::FdRef> fds) {
   // Gone is not a fault: its exit is on its way.
   if (sent.error().os_errno == EPIPE || sent.error().os_errno == ECONNRESET) return;
   hang_up("it does not read its answers");
+}
+
+void Connection::answer_death(std::uint32_t queue, WorkerEnd end) {
+  if (end.outcome != ipc::QueueOutcome::kDied) return answer_ended(queue, end);
+  const std::string name = "queue " + std::to_string(queue);
+  const auto delay = restarts_[queue].after_death(end.lived);
+  const bool forbidden = end.by_violation && !facts_.restart_after_violation;
+  if (forbidden || !delay) {
+    log_.error(name + " is not served any more: " +
+               (forbidden ? "its worker did what its jail forbids, which may have been an attack; "
+                            "--on-worker-violation=restart would start another one"
+                          : "its workers died too often in a row") +
+               "; the guest has to reset the device");
+    end.outcome = ipc::QueueOutcome::kGaveUp;
+    restarts_.erase(queue);
+    died_at_.erase(queue);
+    return answer_ended(queue, end);
+  }
+  died_at_[queue] = std::chrono::steady_clock::now();
+  // A session that waits for the end of this worker has a front-end that waits for it.
+  if (delay->count() == 0 || peer_.state(queue) == SessionPeer::QueueState::kClosing) {
+    return answer_ended(queue, end);
+  }
+  log_.warn(name + " gets a new worker in " + std::to_string(delay->count()) +
+            " ms: its workers die one after the other");
+  Held& held = held_ends_[queue];
+  held.end = end;
+  held.timer = services_.loop.after(*delay, [this, queue] {
+    const WorkerEnd ended = held_ends_.extract(queue).mapped().end;
+    answer_ended(queue, ended);
+  });
 }
 
 void Connection::answer_ended(std::uint32_t queue, const WorkerEnd& end) {

@@ -21,6 +21,7 @@
 #include "broker/device_model.h"
 #include "broker/event_loop.h"
 #include "broker/jailer.h"
+#include "broker/restart_policy.h"
 #include "broker/services.h"
 #include "broker/session_peer.h"
 #include "broker/socket.h"
@@ -44,6 +45,7 @@ struct DeviceFacts {
   std::uint32_t uid = 0;
   common::EngineKind engine = common::EngineKind::kFallback;
   bool may_fall_back = false;  // Where no ring can be had for a worker: --engine=auto.
+  bool restart_after_violation = false;
 };
 
 // How long workers may take to finish what they have taken once their VMM is gone.
@@ -83,7 +85,7 @@ class Connection final : private SessionRequests {
   [[nodiscard]] std::size_t worker_count() const noexcept { return workers_.size(); }
 
  private:
-  Connection(Services& services, const DeviceFacts& facts, DeviceLog& log, std::string visitor,
+  Connection(Services& services, const DeviceFacts& facts, DeviceLog& log, Visitor visitor,
              Jailed session, Ended ended);
   [[nodiscard]] common::Result<void> watch();
 
@@ -93,6 +95,7 @@ class Connection final : private SessionRequests {
   void queue_serving(std::uint32_t queue) override;
   void close_queue(std::uint32_t queue) override;
   void swap_call(std::uint32_t queue, common::Fd eventfd, bool running) override;
+  void make_inflight(std::uint64_t bytes) override;
   void session_event(const common::ipc::SessionEvent& event) override;
   void driver_features(std::uint64_t features) override;
   void host_mtu(std::uint32_t mtu) override;
@@ -114,15 +117,28 @@ class Connection final : private SessionRequests {
   template <common::ipc::Message T>
   void answer(const T& message, std::span<const common::FdRef> fds = {});
   void answer_ended(std::uint32_t queue, const WorkerEnd& end);
+  // The queue's worker has died: says so to the session when another one may be started.
+  void answer_death(std::uint32_t queue, WorkerEnd end);
 
   Services& services_;
   const DeviceFacts& facts_;
   DeviceLog& log_;
   std::string visitor_name_;
+  // Never read from. The VMM sees its connection end when this is closed, too: a front-end that
+  // connects again goes on from the used index it finds then, so that must be final.
+  common::Fd vmm_;
   Jailed session_;
   Ended ended_;
   SessionPeer peer_;
   std::map<std::uint32_t, std::unique_ptr<Worker>> workers_;
+  // A queue whose workers die one after the other: its session is told later.
+  struct Held {
+    WorkerEnd end;
+    EventLoop::Registration timer;
+  };
+  std::map<std::uint32_t, Held> held_ends_;
+  std::map<std::uint32_t, RestartPolicy> restarts_;
+  std::map<std::uint32_t, std::chrono::steady_clock::time_point> died_at_;
   CounterTotals ended_counters_{};
   std::uint32_t ended_disk_os_errno_ = 0;
 

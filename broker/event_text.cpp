@@ -30,6 +30,7 @@ using common::ipc::WorkerFault;
 //   ring {0:t} as a file type    {0:f} as a WorkerFault   {0:o} as an outcome   {0:l} as a layer
 //   {0:d} how far ahead of {1} it is, modulo 2^16    {0:h} what to do about these feature bits
 //   {0:s} as a step of making an engine    {share} how to share the guest's memory
+//   {0:i} as a field of an in-flight region          {share} how to share the guest's memory
 
 struct EventSentence {
   EventCode code;
@@ -98,6 +99,9 @@ constexpr EventSentence kEventSentences[] = {
      "{0:r} needs a protocol feature that the front-end has not acknowledged"},
     {EventCode::kReplyFailed, Level::kError, "{0:r} could not be answered: {1:e}"},
     {EventCode::kBadStatus, Level::kError, "{0:r} sets a device status that is none: {1:x}"},
+    {EventCode::kBadInflight, Level::kError,
+     "{0:r} describes an in-flight region that cannot be: {1:i} is {2}; it must be what "
+     "GET_INFLIGHT_FD answered"},
 
     // Information: the session goes on.
     {EventCode::kConnected, Level::kInfo,
@@ -297,6 +301,8 @@ std::string outcome_in_words(std::uint64_t outcome) {
       return "has lost its worker";
     case QueueOutcome::kNotStarted:
       return "could not be started";
+    case QueueOutcome::kGaveUp:
+      return "has lost its worker for good: reset the device in the guest, or restart the VM";
   }
   return "ended for a reason this broker does not know (" + std::to_string(outcome) + ")";
 }
@@ -309,6 +315,12 @@ std::string engine_step(std::uint64_t step) {
       "putting its descriptors into their places"};
   if (step < std::size(kSteps)) return std::string(kSteps[step]);
   return "step " + std::to_string(step);
+}
+
+std::string_view inflight_field(std::uint64_t field) {
+  constexpr std::string_view kFields[] = {"its number of queues", "its queue size", "its size",
+                                          "its offset"};
+  return field < std::size(kFields) ? kFields[field] : "a number of it";
 }
 
 std::string layer_in_words(std::uint64_t layer) {
@@ -357,6 +369,8 @@ std::string number_as(char how, std::uint64_t number, std::uint64_t next) {
       return errno_in_words(number);
     case 'p':
       return ring_part(number);
+    case 'i':
+      return std::string(inflight_field(number));
     case 't':
       return file_type(number);
     case 'f':

@@ -183,6 +183,7 @@ Answer<void> Broker::open_backings() {
     Plan plan;
     plan.facts.name = config.name;
     plan.facts.model = *std::move(model);
+    plan.facts.restart_after_violation = config.restart_after_violation;
     plan.facts.uid = uids_.pick(plan.facts.model.backing_device, plan.facts.model.backing_inode);
     plans_.push_back(std::move(plan));
   }

@@ -59,7 +59,7 @@ Verdict SessionPeer::handle(SessionPeer& self, ipc::Packet& packet, const Rule& 
 }
 
 // Kind, size and descriptors come from the message's type; only the states are written here.
-constinit const std::array<SessionPeer::Rule, 8> SessionPeer::kRules = {{
+constinit const std::array<SessionPeer::Rule, 9> SessionPeer::kRules = {{
     {ipc::OpenQueue::kKind, "OpenQueue", in(State::kClosed, State::kEnded),
      &SessionPeer::handle<ipc::OpenQueue, &SessionPeer::open>},
     {ipc::QueueServing::kKind, "QueueServing", in(State::kOpen, State::kClosing, State::kEnded),
@@ -69,6 +69,8 @@ constinit const std::array<SessionPeer::Rule, 8> SessionPeer::kRules = {{
     {ipc::SwapCall::kKind, "SwapCall",
      in(State::kOpen, State::kServing, State::kClosing, State::kEnded),
      &SessionPeer::handle<ipc::SwapCall, &SessionPeer::swap>},
+    {ipc::MakeInflight::kKind, "MakeInflight", 0,
+     &SessionPeer::handle<ipc::MakeInflight, &SessionPeer::inflight>},
     {ipc::SessionEvent::kKind, "SessionEvent", 0,
      &SessionPeer::handle<ipc::SessionEvent, &SessionPeer::event>},
     {ipc::DriverFeatures::kKind, "DriverFeatures", 0,
@@ -139,6 +141,10 @@ void SessionPeer::mtu(const ipc::HostMtu& message, ipc::Packet&) {
 
 void SessionPeer::rarp(const ipc::SendRarp& message, ipc::Packet&) {
   requests_.send_rarp(message.mac);
+}
+
+void SessionPeer::inflight(const ipc::MakeInflight& request, ipc::Packet&) {
+  requests_.make_inflight(request.bytes);
 }
 
 void SessionPeer::event(const ipc::SessionEvent& event, ipc::Packet&) {

@@ -27,6 +27,8 @@ class SessionRequests {
   virtual void close_queue(std::uint32_t queue) = 0;
   // To be answered always. `running` false: there is no worker that could take it.
   virtual void swap_call(std::uint32_t queue, common::Fd eventfd, bool running) = 0;
+  // To be answered always.
+  virtual void make_inflight(std::uint64_t bytes) = 0;
   virtual void session_event(const common::ipc::SessionEvent& event) = 0;
   // Only of what was offered.
   virtual void driver_features(std::uint64_t features) = 0;
@@ -70,7 +72,7 @@ class SessionPeer {
     std::uint8_t allowed_in;  // QueueStates, or-ed; 0: concerns no queue.
     Verdict (*handle)(SessionPeer&, common::ipc::Packet&, const Rule&);
   };
-  static const std::array<Rule, 8> kRules;
+  static const std::array<Rule, 9> kRules;
 
   template <common::ipc::Message T, void (SessionPeer::*Handler)(const T&, common::ipc::Packet&)>
   static Verdict handle(SessionPeer& self, common::ipc::Packet& packet, const Rule& rule);
@@ -79,6 +81,7 @@ class SessionPeer {
   void serving(const common::ipc::QueueServing& request, common::ipc::Packet& packet);
   void close(const common::ipc::CloseQueue& request, common::ipc::Packet& packet);
   void swap(const common::ipc::SwapCall& request, common::ipc::Packet& packet);
+  void inflight(const common::ipc::MakeInflight& request, common::ipc::Packet& packet);
   void event(const common::ipc::SessionEvent& event, common::ipc::Packet& packet);
   void features(const common::ipc::DriverFeatures& message, common::ipc::Packet& packet);
   void mtu(const common::ipc::HostMtu& message, common::ipc::Packet& packet);

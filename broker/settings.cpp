@@ -172,6 +172,12 @@ Answer<void> set_poll(const Destination& to, std::string_view value) {
   return {};
 }
 
+Answer<void> set_on_violation(const Destination& to, std::string_view value) {
+  if (value != "stop" && value != "restart") return must_be("stop or restart", value);
+  to.device.restart_after_violation = value == "restart";
+  return {};
+}
+
 Answer<void> set_stats_interval(const Destination& to, std::string_view value) {
   TRY_LET(to.broker.stats_interval_s,
           number_within<std::uint32_t>(value, 0, kStatsIntervalSecondsMax));
@@ -256,6 +262,8 @@ constexpr Setting kSettings[] = {
      "poll that many microseconds before sleeping: faster, costs CPU [0]", set_poll},
     {"name", Scope::kDevice, ValueKind::kText, "NAME",
      "what messages call the device [the name of the image or interface]", set_name},
+    {"on-worker-violation", Scope::kDevice, ValueKind::kText, "stop|restart",
+     "what becomes of a queue whose worker did what its jail forbids [stop]", set_on_violation},
     {"require-posture", Scope::kBroker, ValueKind::kText, "strict|any",
      "strict: do not start unless every layer of the jail holds [any]", set_posture},
     {"log-level", Scope::kBroker, ValueKind::kText, "LEVEL",

@@ -1,7 +1,9 @@
 #include "broker/text.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <vector>
 
@@ -125,6 +127,13 @@ std::string join_or(std::span<const std::string_view> words) {
     out += words[i];
   }
   return out;
+}
+
+std::string milliseconds_text(std::chrono::steady_clock::duration time) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.1f ms",
+                std::chrono::duration<double, std::milli>(time).count());
+  return text.data();
 }
 
 }  // namespace broker

@@ -1,6 +1,7 @@
 // broker/text.h: small things about text that an operator reads or writes.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <span>
 #include <string>
@@ -24,6 +25,9 @@ namespace broker {
 // The candidate that `word` was probably meant to be; empty where none is near.
 [[nodiscard]] std::string_view nearest(std::string_view word,
                                        std::span<const std::string_view> candidates);
+
+// "3.1 ms".
+[[nodiscard]] std::string milliseconds_text(std::chrono::steady_clock::duration time);
 
 // "a, b or c".
 [[nodiscard]] std::string join_or(std::span<const std::string_view> words);

@@ -5,7 +5,6 @@
 
 #include <array>
 #include <cerrno>
-#include <cstdio>
 #include <utility>
 
 #include "broker/event_text.h"
@@ -29,13 +28,6 @@ constexpr milliseconds kStopRetryMax{64};
 // How long sealing may take after "serving": microseconds, on a host that is not overloaded.
 constexpr milliseconds kSealWait{50};
 constexpr int kSealTries = 100;
-
-std::string milliseconds_text(std::chrono::steady_clock::duration time) {
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "%.1f ms",
-                std::chrono::duration<double, std::milli>(time).count());
-  return text.data();
-}
 
 }  // namespace
 
@@ -195,7 +187,11 @@ WorkerEnd Worker::end_of(const Death& death) const {
   }
   if (exited(ipc::WorkerExit::kGuestFault)) return {QueueOutcome::kGuestFault, next_avail};
   if (exited(ipc::WorkerExit::kStartRefused)) return {QueueOutcome::kNotStarted, 0};
-  return {QueueOutcome::kDied, next_avail};
+  // It could not set itself up, or we have killed it for good reason: another one would fare alike.
+  if (death.exited() && !was_sealed()) return {QueueOutcome::kNotStarted, 0};
+  if (!killed_because_.empty()) return {QueueOutcome::kGaveUp, next_avail};
+  return {QueueOutcome::kDied, next_avail, death.by_seccomp(),
+          std::chrono::steady_clock::now() - started_};
 }
 
 void Worker::log_end(const Death& death) {

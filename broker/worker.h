@@ -35,8 +35,11 @@ struct WorkerOrder {
 };
 
 struct WorkerEnd {
+  // kGaveUp: dead, and another one would end the same way. kDied: another one may be tried.
   common::ipc::QueueOutcome outcome = common::ipc::QueueOutcome::kDied;
   std::uint32_t next_avail = 0;  // A number that the worker chose; not with kNotStarted.
+  bool by_violation = false;     // kDied: by its system call filter.
+  std::chrono::steady_clock::duration lived{};
 };
 
 class Worker {
@@ -91,6 +94,9 @@ class Worker {
   void answer_all_swaps();
   void on_exit();
   [[nodiscard]] WorkerEnd end_of(const Death& death) const;
+  [[nodiscard]] bool was_sealed() const {
+    return process_.page().stage.load(std::memory_order_relaxed) >= common::Stage::kSealed;
+  }
   void log_end(const Death& death);
   [[nodiscard]] std::string fault_text() const;
 

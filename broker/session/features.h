@@ -9,12 +9,13 @@
 
 namespace session {
 
-// Not offered, and the seams for them: INFLIGHT_SHMFD, LOG_SHMFD, PAGEFAULT, DEVICE_STATE. Never to
+// Not offered, and the seams for them: LOG_SHMFD, PAGEFAULT, DEVICE_STATE. Never to
 // be offered blindly: INBAND_NOTIFICATIONS and XEN_MMAP, because QEMU acknowledges every bit that
 // it knows, and these change the layout or the meaning of messages.
 inline constexpr std::uint64_t kOfferedProtocol =
     kProtocolMq | kProtocolReplyAck | kProtocolBackendReq | kProtocolConfig |
-    kProtocolBackendSendFd | kProtocolResetDevice | kProtocolConfigureMemSlots | kProtocolStatus;
+    kProtocolBackendSendFd | kProtocolInflightShmfd | kProtocolResetDevice |
+    kProtocolConfigureMemSlots | kProtocolStatus;
 
 // Those that are offered only for a device that has a use for them.
 inline constexpr std::uint64_t kDeviceProtocol = kProtocolRarp | kProtocolMtu;

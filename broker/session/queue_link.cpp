@@ -19,12 +19,14 @@ void QueueLink::opening(const RingSetup& setup) noexcept {
   state_ = State::kOpening;
 }
 
-void QueueLink::start(common::Fd socket, const Vring& ring, const MemoryTable& memory) noexcept {
+void QueueLink::start(common::Fd socket, const Vring& ring, const MemoryTable& memory,
+                      const std::optional<InflightRegion::Place>& inflight) noexcept {
   state_ = State::kStarting;
   socket_ = std::move(socket);
   had_call_ = ring.call.valid();
+  has_inflight_ = inflight.has_value();
   // Hanging up makes a worker that has only half of its orders end, and the broker says so.
-  if (!send_memory(memory) || !send_ring(ring)) socket_.reset();
+  if (!send_memory(memory) || !send_ring(ring, inflight)) socket_.reset();
 }
 
 Outcome<bool> QueueLink::take_answer() noexcept {
@@ -72,7 +74,8 @@ bool QueueLink::send_memory(const MemoryTable& memory) noexcept {
   return true;
 }
 
-bool QueueLink::send_ring(const Vring& ring) noexcept {
+bool QueueLink::send_ring(const Vring& ring,
+                          const std::optional<InflightRegion::Place>& inflight) noexcept {
   RingStart message{};
   message.kind = RingStart::kKind;
   message.queue_size = setup_.size;
@@ -88,6 +91,15 @@ bool QueueLink::send_ring(const Vring& ring) noexcept {
   std::size_t count = 0;
   if (ring.kick.valid()) events[count++] = ring.kick.ref();
   if (ring.call.valid()) events[count++] = ring.call.ref();
+  if (inflight) {
+    message.has_inflight = 1;
+    message.inflight_offset = inflight->offset;
+    message.inflight_entries = inflight->entries;
+    // The front-end's file may know more than we do: another session may have died before us.
+    const bool resume = inflight->of_front_end ? !ring.forgets_inflight : ring.unfinished;
+    message.inflight_resume = resume ? 1 : 0;
+    events[count++] = inflight->file;
+  }
   return common::ipc::send(socket_.ref(), message, std::span(events).first(count)).has_value();
 }
 

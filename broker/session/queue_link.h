@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "broker/session/inflight_region.h"
 #include "broker/session/memory_table.h"
 #include "broker/session/vring.h"
 #include "common/fd.h"
@@ -33,11 +34,14 @@ class QueueLink {
   // Valid only while an answer is awaited.
   [[nodiscard]] common::FdRef socket() const noexcept { return socket_.ref(); }
   [[nodiscard]] bool had_call() const noexcept { return had_call_; }
+  // What it takes is recorded where the next worker finds it.
+  [[nodiscard]] bool has_inflight() const noexcept { return has_inflight_; }
 
   void opening(const RingSetup& setup) noexcept;
   // The broker has the worker ready: give it the guest's memory and the ring. A worker that does
   // not take them is about to be reported by the broker.
-  void start(common::Fd socket, const Vring& ring, const MemoryTable& memory) noexcept;
+  void start(common::Fd socket, const Vring& ring, const MemoryTable& memory,
+             const std::optional<InflightRegion::Place>& inflight) noexcept;
   // Looks at what the worker says; true if it is "serving". False too where it hung up, which the
   // broker is about to explain.
   [[nodiscard]] Outcome<bool> take_answer() noexcept;
@@ -46,10 +50,12 @@ class QueueLink {
 
  private:
   [[nodiscard]] bool send_memory(const MemoryTable& memory) noexcept;
-  [[nodiscard]] bool send_ring(const Vring& ring) noexcept;
+  [[nodiscard]] bool send_ring(const Vring& ring,
+                               const std::optional<InflightRegion::Place>& inflight) noexcept;
 
   State state_ = State::kNone;
   bool had_call_ = false;
+  bool has_inflight_ = false;
   RingSetup setup_;
   common::Fd socket_;
 };

@@ -21,6 +21,9 @@ Handler get_config, set_config, set_backend_req_fd;
 // requests_memory.cpp
 Handler set_mem_table, get_max_mem_slots, add_mem_reg, rem_mem_reg;
 
+// requests_inflight.cpp
+Handler get_inflight_fd, set_inflight_fd;
+
 // requests_ring.cpp
 Handler set_vring_num, set_vring_addr, set_vring_base, get_vring_base;
 Handler set_vring_kick, set_vring_call, set_vring_err, set_vring_enable;

@@ -87,6 +87,9 @@ Outcome<Answer> set_vring_base(Context& context, Incoming& incoming) noexcept {
   if (context.workers.has_worker(state.index)) {
     ring->base_overrides_worker = true;
     ++ring->generation;
+  } else if (ring->unfinished) {
+    ring->unfinished = false;
+    ring->forgets_inflight = true;
   }
   return Answer{};
 }
@@ -95,8 +98,10 @@ Outcome<Answer> set_vring_base(Context& context, Incoming& incoming) noexcept {
 Outcome<Answer> get_vring_base(Context& context, Incoming& incoming) noexcept {
   const auto state = incoming.as<VringState>();
   TRY_LET(Vring * ring, ring_at(context, incoming, state.index));
-  ring->stop();
+  // Its eventfds are still needed where a worker has died and another one finishes its requests.
+  ring->started = false;
   TRY(context.workers.settle());
+  ring->stop();
   return body_of(incoming, VringState{state.index, ring->base});
 }
 

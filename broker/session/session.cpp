@@ -71,7 +71,7 @@ Outcome<void> Session::hear_front_end() noexcept {
   Context context{device_, workers_, broker_};
   TRY_LET(const Answer answer, serve(context, incoming, ack_is_due()));
   if (incoming.row.has_own_reply()) {
-    TRY(reply(answer.body));
+    TRY(reply(answer.body, answer.file));
   } else if (ack_is_due()) {
     // Asked again: the request may have been the one that negotiated acks.
     const auto status = static_cast<std::uint64_t>(answer.refusal_errno);
@@ -82,9 +82,9 @@ Outcome<void> Session::hear_front_end() noexcept {
 }
 
 // A front-end that does not read its answers stops its own conversation, but not the broker's.
-Outcome<void> Session::reply(std::span<const std::byte> body) noexcept {
+Outcome<void> Session::reply(std::span<const std::byte> body, common::FdRef file) noexcept {
   while (true) {
-    TRY_LET(const bool sent, front_end_.reply(body));
+    TRY_LET(const bool sent, front_end_.reply(body, file));
     if (sent) return {};
     std::array<pollfd, 2> sockets = {
         {{broker_.socket().number, POLLIN, 0}, {front_end_.socket().number, POLLOUT, 0}}};

@@ -26,7 +26,8 @@ class Session {
  private:
   [[nodiscard]] Outcome<void> turn() noexcept;
   [[nodiscard]] Outcome<void> hear_front_end() noexcept;
-  [[nodiscard]] Outcome<void> reply(std::span<const std::byte> body) noexcept;
+  [[nodiscard]] Outcome<void> reply(std::span<const std::byte> body,
+                                    common::FdRef file = {}) noexcept;
   [[nodiscard]] bool ack_is_due() const noexcept;
   void say_no() noexcept;
 

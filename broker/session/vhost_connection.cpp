@@ -90,7 +90,7 @@ void VhostConnection::finish() noexcept {
   row_ = nullptr;
 }
 
-Outcome<bool> VhostConnection::reply(std::span<const std::byte> body) noexcept {
+Outcome<bool> VhostConnection::reply(std::span<const std::byte> body, common::FdRef file) noexcept {
   Header head = header();
   // Exactly these flags: QEMU, DPDK and SPDK compare the whole word.
   head.flags = kFlagVersion | kFlagReply;
@@ -100,7 +100,8 @@ Outcome<bool> VhostConnection::reply(std::span<const std::byte> body) noexcept {
   std::memcpy(bytes.data(), &head, sizeof(head));
   if (!body.empty()) std::memcpy(bytes.data() + sizeof(head), body.data(), body.size());
   const auto sent = common::ipc::send_bytes(
-      socket_, std::span<const std::byte>(bytes).first(sizeof(head) + body.size()), {}, false);
+      socket_, std::span<const std::byte>(bytes).first(sizeof(head) + body.size()),
+      std::span(&file, file.valid() ? 1 : 0), false);
   if (sent) return true;
   if (sent.error().os_errno == EAGAIN) return false;
   // It may have hung up without waiting for its answer, which is no offence.

@@ -62,7 +62,8 @@ class VhostConnection {
 
   // Sends a reply to the current message. False, and nothing was sent, if there is no room in the
   // socket's buffer: the front-end does not read.
-  [[nodiscard]] Outcome<bool> reply(std::span<const std::byte> body) noexcept;
+  [[nodiscard]] Outcome<bool> reply(std::span<const std::byte> body,
+                                    common::FdRef file = {}) noexcept;
 
  private:
   [[nodiscard]] Header header() const noexcept;

@@ -23,6 +23,7 @@ constexpr Range kAddresses = exactly(sizeof(VringAddr));
 constexpr Range kRegion = exactly(sizeof(SingleRegion));
 constexpr Range kTable = {sizeof(MemoryTableHead),
                           sizeof(MemoryTableHead) + kTableRegionsMax * sizeof(MemoryRegion)};
+constexpr Range kInflight = {0, sizeof(InflightDescription)};
 constexpr Range kConfig = {sizeof(ConfigHead), kPayloadBytesMax};
 constexpr Range kAnything = {0, kPayloadBytesMax};
 constexpr Range kCrypto = {8, kPayloadBytesMax};
@@ -36,7 +37,7 @@ using enum Request;
 using enum Refusal;
 
 // The payload of what we refuse is not looked at, so its sizes are generous: peers differ there.
-// SET_LOG_BASE to GET_SHMEM_CONFIG without a handler: the seams for migration and crash recovery.
+// SET_LOG_BASE to GET_SHMEM_CONFIG without a handler: the seams for migration.
 constexpr Row kRows[] = {
     // request, name, payload, descriptors, needs, refusal, handler
     {kGetFeatures, "GET_FEATURES", kNothing, kNoFds, 0, kImpossible, get_features},
@@ -73,10 +74,10 @@ constexpr Row kRows[] = {
     {kPostcopyAdvise, "POSTCOPY_ADVISE", kNothing, kNoFds, kProtocolPagefault, kEmpty, nullptr},
     {kPostcopyListen, "POSTCOPY_LISTEN", kNothing, kNoFds, kProtocolPagefault, kByAck, nullptr},
     {kPostcopyEnd, "POSTCOPY_END", kNothing, kNoFds, kProtocolPagefault, kU64Error, nullptr},
-    {kGetInflightFd, "GET_INFLIGHT_FD", kAnything, kNoFds, kProtocolInflightShmfd, kZeroes,
-     nullptr},
-    {kSetInflightFd, "SET_INFLIGHT_FD", kAnything, kMaybeFd, kProtocolInflightShmfd, kByAck,
-     nullptr},
+    {kGetInflightFd, "GET_INFLIGHT_FD", kInflight, kNoFds, kProtocolInflightShmfd, kZeroes,
+     get_inflight_fd},
+    {kSetInflightFd, "SET_INFLIGHT_FD", kInflight, kMaybeFd, kProtocolInflightShmfd, kByAck,
+     set_inflight_fd},
     {kGpuSetSocket, "GPU_SET_SOCKET", kNothing, kMaybeFd, 0, kByAck, nullptr},
     {kResetDevice, "RESET_DEVICE", kNothing, kNoFds, kProtocolResetDevice, kByAck, reset_device},
     {kVringKick, "VRING_KICK", kState, kNoFds, kProtocolInbandNotifications, kByAck, nullptr},
@@ -107,7 +108,6 @@ static_assert(rows_are_in_order());
 
 // GET_SHMEM_CONFIG's reply: u32 regions, u32 padding, u64 sizes[256].
 constexpr std::size_t kShmemConfigBytes = 8 + 256 * 8;
-constexpr std::size_t kInflightBytes = 24;
 
 std::span<std::byte> zeroes(std::span<std::byte> room, std::size_t bytes) noexcept {
   std::fill_n(room.begin(), bytes, std::byte{0});
@@ -130,7 +130,8 @@ Answer refusal_body(Incoming& incoming) noexcept {
       return {.body = body_of(incoming, kDeviceStateRefused).body, .refusal_errno = kWhy};
     case kZeroes: {
       const bool shmem = incoming.row.request == Request::kGetShmemConfig;
-      return {.body = zeroes(incoming.reply_room, shmem ? kShmemConfigBytes : kInflightBytes),
+      return {.body = zeroes(incoming.reply_room,
+                             shmem ? kShmemConfigBytes : sizeof(InflightDescription)),
               .refusal_errno = kWhy};
     }
     case kNegativeU64: {

@@ -27,6 +27,8 @@ struct Context {
 struct Answer {
   // Only for rows that have a reply of their own.
   std::span<const std::byte> body{};
+  // Goes with the body. The device keeps it.
+  common::FdRef file{};
   // Not 0: the request was refused, and the session goes on.
   int refusal_errno = 0;
   bool reported = false;  // The operator has been told why, in better words.

@@ -143,6 +143,16 @@ struct ConfigHead {
 };
 static_assert(sizeof(ConfigHead) == 12);
 
+// "Inflight description". Its 4 bytes of padding are not in the specification, but in C.
+struct InflightDescription {
+  std::uint64_t mmap_bytes;
+  std::uint64_t mmap_offset;
+  std::uint16_t queues;
+  std::uint16_t queue_size;
+  std::uint32_t padding;
+};
+static_assert(sizeof(InflightDescription) == 24);
+
 // SET_DEVICE_STATE_FD's reply: bits 0-7 an error, bit 8 that no descriptor comes.
 inline constexpr std::uint64_t kDeviceStateRefused = 0x101;
 

@@ -41,11 +41,14 @@ void Vring::reset() noexcept {
   *this = Vring{};
   error = std::move(kept);
   generation = next_generation;
+  forgets_inflight = true;
 }
 
 void Vring::stop() noexcept {
   started = false;
-  broken = false;
+  // Nobody could finish what is in flight, and what the front-end starts next may be another ring.
+  if (std::exchange(broken, false)) forgets_inflight = true;
+  unfinished = false;
   waits_for_memory = false;
   owes_call = false;
   kick.reset();

@@ -28,6 +28,7 @@ struct RingSetup {
   std::uint32_t memory_generation = 0;
   std::uint32_t config_generation = 0;
   std::uint32_t ring_generation = 0;
+  std::uint32_t inflight_generation = 0;
   bool operator==(const RingSetup&) const = default;
 };
 
@@ -45,8 +46,13 @@ struct Vring {
 
   bool started = false;  // From SET_VRING_KICK to GET_VRING_BASE.
   bool enabled = false;
-  // The guest broke it, or its worker died: stopped until the front-end starts it anew.
+  // The guest broke it, or its workers died too often: stopped until the front-end starts it anew.
   bool broken = false;
+  // Its last worker died, and the in-flight region knows what it had taken: the next one finishes
+  // that first, also where the ring is not wanted any more.
+  bool unfinished = false;
+  // What the in-flight region says of it belongs to a ring that is gone.
+  bool forgets_inflight = false;
   // A change of memory took its place away while it was started: it waits, and no fault is in it.
   bool waits_for_memory = false;
 
@@ -60,7 +66,10 @@ struct Vring {
 
   // Started and enabled: there is work to be done as soon as it can be.
   [[nodiscard]] bool is_wanted(const Features& features) const noexcept {
-    return started && enabled && !broken && size != 0 && addresses && features.acknowledged();
+    return started && enabled && can_run(features);
+  }
+  [[nodiscard]] bool can_run(const Features& features) const noexcept {
+    return !broken && size != 0 && addresses && features.acknowledged();
   }
   // Back to "initialized in a stopped and disabled state". Keeps only the error eventfd, which QEMU
   // sends once for each connection.

@@ -50,6 +50,7 @@ void Device::mark_rings_without_memory() noexcept {
 // Every link makes one step, then we wait for whoever has to answer: with 64 rings, 64 workers
 // drain or start at the same time.
 Outcome<void> Workers::settle() noexcept {
+  TRY(make_own_inflight());
   while (true) {
     bool settled = true;
     waits_for_features_ = false;
@@ -76,8 +77,9 @@ Outcome<void> Workers::step(std::uint32_t queue) noexcept {
     close.queue = queue;
     return broker_.send(close);
   }
+  const auto setup = wanted ? wanted : finishing_setup(queue);
   // Without room somebody is under way still, and settle() comes back here.
-  if (!wanted || !has_room_for_start()) return {};
+  if (!setup || !has_room_for_start()) return {};
   TRY_LET(const bool told, tell_features());
   if (!told) {
     waits_for_features_ = true;  // Their ends will wake us.
@@ -88,7 +90,7 @@ Outcome<void> Workers::step(std::uint32_t queue) noexcept {
     announced_features_ = device_.features.bits();
     broker_.report(EventCode::kConnected, device_.features.bits(), device_.features.protocol());
   }
-  link.opening(*wanted);
+  link.opening(*setup);
   common::ipc::OpenQueue open{};
   open.kind = common::ipc::OpenQueue::kKind;
   open.queue = queue;
@@ -124,8 +126,19 @@ Outcome<bool> Workers::tell_features() noexcept {
 }
 
 std::optional<RingSetup> Workers::wanted_setup(std::uint32_t queue) const noexcept {
+  if (!device_.rings[queue].is_wanted(device_.features)) return std::nullopt;
+  return setup_of(queue);
+}
+
+// A drained ring has nothing in flight, also if its worker died while it drained.
+std::optional<RingSetup> Workers::finishing_setup(std::uint32_t queue) const noexcept {
   const Vring& ring = device_.rings[queue];
-  if (!ring.is_wanted(device_.features)) return std::nullopt;
+  if (!ring.unfinished || !ring.can_run(device_.features)) return std::nullopt;
+  return setup_of(queue);
+}
+
+std::optional<RingSetup> Workers::setup_of(std::uint32_t queue) const noexcept {
+  const Vring& ring = device_.rings[queue];
   const auto places = device_.locate(queue);
   // No fault at this point: memory that holds the ring may come back with the next message.
   if (!places) return std::nullopt;
@@ -139,6 +152,7 @@ std::optional<RingSetup> Workers::wanted_setup(std::uint32_t queue) const noexce
   setup.memory_generation = device_.memory.generation();
   setup.config_generation = device_.config.generation();
   setup.ring_generation = ring.generation;
+  setup.inflight_generation = device_.inflight.generation();
   return setup;
 }
 
@@ -170,6 +184,8 @@ Outcome<void> Workers::take_answer(std::uint32_t queue) noexcept {
   if (!serving_now) return {};
   Vring& ring = device_.rings[queue];
   if (std::exchange(ring.owes_call, false) && ring.call.valid()) signal(ring.call.ref());
+  // It has seen to the region before it said so; if it dies now, what it leaves there counts.
+  ring.unfinished = ring.forgets_inflight = false;
   common::ipc::QueueServing serving{};
   serving.kind = common::ipc::QueueServing::kKind;
   serving.queue = queue;
@@ -196,6 +212,31 @@ Outcome<void> Workers::call_changed(std::uint32_t queue) noexcept {
   return {};
 }
 
+Outcome<void> Workers::make_own_inflight() noexcept {
+  if (device_.inflight.has_own() || own_inflight_refused_) return {};
+  bool needed = false;
+  for (std::uint32_t queue = 0; queue < device_.queue_count && !needed; ++queue) {
+    needed = device_.inflight.needs_own(queue, device_.rings[queue].size) &&
+             wanted_setup(queue).has_value();
+  }
+  if (!needed) return {};
+  TRY_LET(common::Fd file,
+          make_inflight(inflight_file_bytes(device_.queue_count, device_.queue_size_max)));
+  own_inflight_refused_ = !file.valid();
+  if (file.valid()) device_.inflight.set_own(std::move(file), device_.queue_size_max);
+  return {};
+}
+
+Outcome<common::Fd> Workers::make_inflight(std::uint64_t bytes) noexcept {
+  common::ipc::MakeInflight make{};
+  make.kind = common::ipc::MakeInflight::kKind;
+  make.bytes = bytes;
+  TRY(broker_.send(make));
+  awaits_inflight_ = true;
+  while (awaits_inflight_) TRY(wait_for_someone());
+  return std::move(made_inflight_);
+}
+
 Outcome<void> Workers::take_broker_packet() noexcept {
   common::ipc::Packet packet;
   TRY_LET(const bool arrived, broker_.receive(packet));
@@ -209,6 +250,10 @@ Outcome<void> Workers::dispatch(common::ipc::Packet& packet) noexcept {
   }
   if (const auto ended = packet.as<common::ipc::QueueEnded>()) return on_ended(*ended);
   if (const auto changed = packet.as<common::ipc::ConfigChanged>()) return on_config(*changed);
+  if (packet.as<common::ipc::InflightMade>() && std::exchange(awaits_inflight_, false)) {
+    made_inflight_ = packet.fds.size() == 1 ? packet.fds.take(0) : common::Fd();
+    return {};
+  }
   const auto swapped = packet.as<common::ipc::CallSwapped>();
   if (!swapped || swapping_ != swapped->queue) return end_with(SessionExit::kHostFault);
   swapped_ = swapped->swapped == 1;
@@ -220,59 +265,57 @@ Outcome<void> Workers::on_opened(std::uint32_t queue, common::Fd socket) noexcep
   if (queue >= device_.queue_count || links_[queue].state() != State::kOpening) {
     return end_with(SessionExit::kHostFault);
   }
-  links_[queue].start(std::move(socket), device_.rings[queue], device_.memory);
+  const Vring& ring = device_.rings[queue];
+  links_[queue].start(std::move(socket), ring, device_.memory,
+                      device_.inflight.place(queue, ring.size));
   return {};
 }
 
 Outcome<void> Workers::on_ended(const common::ipc::QueueEnded& ended) noexcept {
   const std::uint32_t queue = ended.queue;
   if (queue >= device_.queue_count || links_[queue].state() == State::kNone ||
-      ended.outcome > static_cast<std::uint32_t>(QueueOutcome::kNotStarted)) {
+      ended.outcome > static_cast<std::uint32_t>(QueueOutcome::kGaveUp)) {
     return end_with(SessionExit::kHostFault);
   }
-  Vring& ring = device_.rings[queue];
   const State state = links_[queue].state();
   const auto outcome = static_cast<QueueOutcome>(ended.outcome);
+  const bool kept_records = links_[queue].has_inflight();
   links_[queue].ended();
   if (state == State::kOpening || state == State::kStarting) {
+    // It has not looked at the ring, so the next one is started as this one was.
+    if (outcome == QueueOutcome::kDied) return {};
     ++failed_starts_;
     break_ring(queue, EventCode::kQueueNotStarted, 0);
     return {};
   }
-  // `next_avail` may be a hijacked worker's: any 16 bits are an index that some worker could have
-  // reported, and they reach nobody but the guest to which they belong.
+  Vring& ring = device_.rings[queue];
   const bool overridden = std::exchange(ring.base_overrides_worker, false);
-  // However it ended: a VM that is paused and goes on starts the ring again from here, and what its
-  // guest offered before this may lie in memory that is used for other things by now.
+  ring.forgets_inflight = ring.forgets_inflight || overridden;
+  // `next_avail` may be a hijacked worker's: any 16 bits are an index that some worker could have
+  // reported, and they reach nobody but the guest to which they belong. However it ended: a VM that
+  // is paused and goes on starts the ring again from here, and what its guest offered before this
+  // may lie in memory that is used for other things by now.
   if (outcome != QueueOutcome::kNotStarted && !overridden) {
     ring.base = static_cast<std::uint16_t>(ended.next_avail);
   }
-  const bool unasked = state != State::kClosing;
-  if (outcome == QueueOutcome::kStopped && !unasked) return {};
-  switch (after_unasked_end(outcome)) {
-    case AfterEnd::kStaysStopped:
-      break_ring(
-          queue,
-          outcome == QueueOutcome::kGuestFault ? EventCode::kQueueFault : EventCode::kQueueDied,
-          outcome == QueueOutcome::kGuestFault ? 0 : ended.outcome);
-      break;
-  }
-  return {};
-}
-
-// The one place that decides what becomes of a ring whose worker ended by itself. A guest that
-// broke its ring has to reset it. A worker that died took requests with it which nobody knows of:
-// until there is an in-flight region to find them in, starting another one would lose them
-// silently.
-Workers::AfterEnd Workers::after_unasked_end(QueueOutcome outcome) const noexcept {
   switch (outcome) {
     case QueueOutcome::kStopped:
-    case QueueOutcome::kGuestFault:
+      if (state == State::kClosing) return {};
+      break;
     case QueueOutcome::kDied:
+      // settle() starts another one; how often, the broker decides.
+      ring.unfinished = kept_records && !overridden;
+      if (kept_records || overridden) return {};
+      break;
+    case QueueOutcome::kGuestFault:
+      break_ring(queue, EventCode::kQueueFault, 0);
+      return {};
     case QueueOutcome::kNotStarted:
+    case QueueOutcome::kGaveUp:
       break;
   }
-  return AfterEnd::kStaysStopped;
+  break_ring(queue, EventCode::kQueueDied, ended.outcome);
+  return {};
 }
 
 // Why it broke, the broker knows from the worker's status page; `detail` is only an outcome.

@@ -12,6 +12,7 @@
 #include "broker/session/broker_link.h"
 #include "broker/session/config_space.h"
 #include "broker/session/features.h"
+#include "broker/session/inflight_region.h"
 #include "broker/session/memory_table.h"
 #include "broker/session/queue_link.h"
 #include "broker/session/vring.h"
@@ -25,6 +26,8 @@ struct Device {
   Features features;
   ConfigSpace config;
   MemoryTable memory;
+  InflightRegion inflight;
+  common::Fd inflight_offer;  // What GET_INFLIGHT_FD has answered last.
   std::uint32_t queue_count = 0;
   std::uint32_t queue_size_max = 0;
   std::uint32_t mtu_max = 0;    // Of NET_SET_MTU.
@@ -63,6 +66,10 @@ class Workers {
   // running worker where that can be done, or has the worker replaced by the next settle().
   [[nodiscard]] Outcome<void> call_changed(std::uint32_t queue) noexcept;
 
+  // A file of so many bytes for in-flight records, from the broker, who alone can make one; invalid
+  // where it could not.
+  [[nodiscard]] Outcome<common::Fd> make_inflight(std::uint64_t bytes) noexcept;
+
   // Started with a configuration that has changed since: SET_VRING_BASE wants to know.
   [[nodiscard]] bool has_worker(std::uint32_t queue) const noexcept {
     return links_[queue].state() != QueueLink::State::kNone;
@@ -74,6 +81,10 @@ class Workers {
  private:
   // What the worker of this ring is to be started with; nothing if it is to have none.
   [[nodiscard]] std::optional<RingSetup> wanted_setup(std::uint32_t queue) const noexcept;
+  // The same for a worker that is to finish what a dead one had taken, and then to end.
+  [[nodiscard]] std::optional<RingSetup> finishing_setup(std::uint32_t queue) const noexcept;
+  [[nodiscard]] std::optional<RingSetup> setup_of(std::uint32_t queue) const noexcept;
+  [[nodiscard]] Outcome<void> make_own_inflight() noexcept;
   [[nodiscard]] Outcome<void> step(std::uint32_t queue) noexcept;
   // Whether the worker of one more ring may be sent its descriptors now.
   [[nodiscard]] bool has_room_for_start() const noexcept;
@@ -88,8 +99,6 @@ class Workers {
   [[nodiscard]] Outcome<void> on_config(const common::ipc::ConfigChanged& changed) noexcept;
   void announce_config() noexcept;
 
-  enum class AfterEnd : std::uint8_t { kStaysStopped };
-  [[nodiscard]] AfterEnd after_unasked_end(common::ipc::QueueOutcome outcome) const noexcept;
   void break_ring(std::uint32_t queue, common::ipc::EventCode code, std::uint64_t detail) noexcept;
 
   BrokerLink& broker_;
@@ -97,6 +106,9 @@ class Workers {
   std::array<QueueLink, common::kQueuesMax> links_;
   std::optional<std::uint32_t> swapping_;  // The queue whose CallSwapped is awaited.
   bool swapped_ = false;
+  bool awaits_inflight_ = false;
+  common::Fd made_inflight_;
+  bool own_inflight_refused_ = false;
   std::uint32_t failed_starts_ = 0;
   std::optional<std::uint64_t> announced_features_;  // To the log.
   std::optional<std::uint64_t> told_features_;  // To the broker, where it wants them.

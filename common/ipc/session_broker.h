@@ -145,7 +145,10 @@ enum class QueueOutcome : std::uint32_t {
   kStopped = 0,     // Drained on request.
   kGuestFault = 1,  // The guest broke the ring: the queue stays stopped until it is started anew.
   kDied = 2,        // Killed, crashed, or a fault of the host: what it had taken is not answered.
+                    // Another may be started; the broker has waited as long as it wants to.
   kNotStarted = 3,  // The broker could not start it.
+  kGaveUp = 4,      // Like kDied, and no other is to be started: it happened too often, or it was a
+                    // violation of the jail (--on-worker-violation=stop).
 };
 
 // session to broker, one descriptor: the new call eventfd of a running worker, to be put in the old
@@ -196,5 +199,28 @@ struct ConfigChanged {
   std::array<std::uint8_t, kConfigBytesMax> config;
 };
 static_assert(Message<ConfigChanged>);
+
+// session to broker: make a file of shared memory for in-flight records (inflight_wire.h); a sealed
+// session cannot. Answered by InflightMade. Neither maps it.
+struct MakeInflight {
+  static constexpr std::uint32_t kKind = 0x110;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t unused = 0;
+  std::uint64_t bytes;
+};
+static_assert(Message<MakeInflight>);
+
+// broker to session: the file, all zeros, of exactly that size for ever. Without a descriptor: it
+// could not be made.
+struct InflightMade {
+  static constexpr std::uint32_t kKind = 0x111;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 1;
+  std::uint32_t kind = kKind;
+  std::uint32_t unused = 0;
+};
+static_assert(Message<InflightMade>);
 
 }  // namespace common::ipc

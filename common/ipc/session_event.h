@@ -50,6 +50,7 @@ enum class EventCode : std::uint32_t {
   kNotNegotiated,        // request: needs a protocol feature that was not acknowledged
   kReplyFailed,          // request, errno
   kBadStatus,            // request, status
+  kBadInflight,          // request, field (0 queues, 1 queue size, 2 size, 3 offset), value
 
   // Information: the session goes on.
   kConnected = 100,  // features, protocol features

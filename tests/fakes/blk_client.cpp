@@ -23,9 +23,9 @@ constexpr std::uint64_t kUnderstood =
     blk::kFeatureBlkSize | blk::kFeatureFlush | blk::kFeatureTopology | blk::kFeatureConfigWce |
     blk::kFeatureMq | blk::kFeatureDiscard | blk::kFeatureWriteZeroes;
 
-constexpr std::uint64_t kProtocolUnderstood = kProtocolMq | kProtocolReplyAck | kProtocolConfig |
-                                              kProtocolMemSlots | kProtocolResetDevice |
-                                              kProtocolBackendReq | kProtocolBackendSendFd;
+constexpr std::uint64_t kProtocolUnderstood =
+    kProtocolMq | kProtocolReplyAck | kProtocolConfig | kProtocolMemSlots | kProtocolResetDevice |
+    kProtocolBackendReq | kProtocolBackendSendFd | kProtocolInflight;
 
 }  // namespace
 
@@ -102,11 +102,33 @@ void BlkClient::give_err(std::uint32_t index) {
   vhost_.set_vring_fd(VhostRequest::kSetVringErr, index, queue(index).err_fd());
 }
 
+void BlkClient::give_inflight() {
+  if ((protocol_ & kProtocolInflight) == 0) return;
+  if (!inflight_.file.valid()) {
+    inflight_ = vhost_.get_inflight_fd(options_.queues, options_.shape.size);
+    require(inflight_.file.valid(), "the back-end has no in-flight region");
+  }
+  vhost_.set_inflight_fd(inflight_.description, inflight_.file.ref());
+}
+
+bool BlkClient::reconnect(const std::string& socket_path) {
+  try {
+    vhost_ = VhostFrontend(socket_path);
+    negotiate_protocol();
+    vhost_.set_features(features_);
+    start_all();
+    return true;
+  } catch (const Failure&) {
+    return false;
+  }
+}
+
 void BlkClient::start_all() {
+  give_inflight();
   vhost_.set_mem_table(memory_);
   for (std::uint32_t i = 0; i < queues(); ++i) {
     give_err(i);
-    describe_ring(i, 0);
+    describe_ring(i, queue(i).driver().used_idx());
     give_kick(i);
     give_call(i);
   }

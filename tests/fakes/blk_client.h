@@ -56,6 +56,12 @@ class BlkClient {
   void give_err(std::uint32_t index);
   void enable(std::uint32_t index, bool on) { vhost_.set_vring_enable(index, on); }
   void start_all();
+  // The back-end's end of the connection is gone: connects again and goes on where the used rings
+  // stand, with the same in-flight region, as QEMU does. One try; false where that connection ends,
+  // too.
+  [[nodiscard]] bool reconnect(const std::string& socket_path);
+  // Tells the back-end about the memory once more: rings are served by new workers then.
+  void send_memory() { vhost_.set_mem_table(memory_); }
 
   // ENABLE 0 and GET_VRING_BASE, as QEMU stops a ring. What the device has taken is answered then.
   [[nodiscard]] std::uint32_t stop_ring(std::uint32_t index);
@@ -68,8 +74,10 @@ class BlkClient {
 
  private:
   void make_memory();
+  void give_inflight();
 
   Options options_;
+  VhostFrontend::InflightFile inflight_;  // Without a file where it was not negotiated.
   VhostFrontend vhost_;
   VmMemory memory_;
   std::vector<std::unique_ptr<BlkQueueDriver>> queues_;

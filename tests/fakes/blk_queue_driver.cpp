@@ -75,6 +75,11 @@ bool BlkQueueDriver::error_signalled() const {
   return ::poll(&waiting, 1, kPatienceMs) == 1;
 }
 
+bool BlkQueueDriver::error_signalled_now() const {
+  pollfd look{err_.ref().number, POLLIN, 0};
+  return ::poll(&look, 1, 0) == 1;
+}
+
 void BlkQueueDriver::clear_error() const {
   std::uint64_t count = 0;
   require_call(::read(err_.ref().number, &count, sizeof(count)) == sizeof(count), "read err");

@@ -52,6 +52,7 @@ class BlkQueueDriver {
   [[nodiscard]] common::FdRef err_fd() const noexcept { return err_.ref(); }
   // True if the back-end has signalled that the ring is broken, within the fakes' patience.
   [[nodiscard]] bool error_signalled() const;
+  [[nodiscard]] bool error_signalled_now() const;
   void clear_error() const;
 
   // --- asynchronous -----------------------------------------------------------------------------

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <thread>
 
+#include "common/ipc/channel.h"
 #include "tests/fakes/failure.h"
 
 namespace fakes {
@@ -38,18 +39,24 @@ common::Fd connect_to(const std::string& path) {
   }
 }
 
-// Fills `to`. False at end of file (also in the middle), fails after kPatience.
-bool receive_all(common::FdRef socket, std::span<std::byte> to) {
+// Fills `to`, and `file` with the descriptor that comes along. False at end of file (also in the
+// middle), fails after kPatience.
+bool receive_all(common::FdRef socket, std::span<std::byte> to, common::Fd* file = nullptr) {
   while (!to.empty()) {
     pollfd waiting{socket.number, POLLIN, 0};
     const int ready = ::poll(&waiting, 1, kPatienceMs);
     if (ready < 0 && errno == EINTR) continue;
     require(ready != 0, "the back-end did not answer");
-    const ssize_t got = ::recv(socket.number, to.data(), to.size(), 0);
-    if (got < 0 && errno == EINTR) continue;
-    if (got == 0 || (got < 0 && errno == ECONNRESET)) return false;
-    require_call(got > 0, "receive from the back-end");
-    to = to.subspan(static_cast<std::size_t>(got));
+    common::ipc::FdList fds;
+    const auto got = common::ipc::receive(socket, to, fds, true);
+    if (!got && got.error().os_errno == ECONNRESET) return false;
+    require(got.has_value() && got->arrival != common::ipc::Arrival::kTruncated,
+            "receive from the back-end");
+    if (got->arrival == common::ipc::Arrival::kClosed) return false;
+    require(fds.size() == 0 || (file != nullptr && fds.size() == 1),
+            "a descriptor that was not asked for");
+    if (fds.size() == 1) *file = fds.take(0);
+    to = to.subspan(got->bytes);
   }
   return true;
 }
@@ -121,7 +128,8 @@ bool VhostFrontend::send_raw(const VhostHeader& header, std::span<const std::byt
 
 std::optional<VhostReply> VhostFrontend::receive() {
   VhostReply reply;
-  if (!receive_all(socket_.ref(), std::as_writable_bytes(std::span(&reply.header, 1)))) {
+  if (!receive_all(socket_.ref(), std::as_writable_bytes(std::span(&reply.header, 1)),
+                   &reply.file)) {
     return std::nullopt;
   }
   require(reply.header.size <= 65536, "a reply of an absurd size");
@@ -177,6 +185,25 @@ VhostReply VhostFrontend::ask(VhostRequest request, std::span<const std::byte> p
               reply->header.flags == (kVhostVersion | kVhostReply),
           "wrong header in the reply to " + name_of(request));
   return *std::move(reply);
+}
+
+VhostFrontend::InflightFile VhostFrontend::get_inflight_fd(std::uint16_t queues,
+                                                           std::uint16_t queue_size) {
+  InflightFile got;
+  got.description.queues = queues;
+  got.description.queue_size = queue_size;
+  VhostReply reply = ask(VhostRequest::kGetInflightFd, bytes_of(got.description));
+  require(reply.payload.size() == sizeof(got.description),
+          "GET_INFLIGHT_FD's reply has the wrong size");
+  std::memcpy(&got.description, reply.payload.data(), sizeof(got.description));
+  require(reply.file.valid() == (got.description.mmap_bytes != 0),
+          "GET_INFLIGHT_FD answers with a size or a file alone");
+  got.file = std::move(reply.file);
+  return got;
+}
+
+void VhostFrontend::set_inflight_fd(const VhostInflight& description, common::FdRef file) {
+  request(VhostRequest::kSetInflightFd, bytes_of(description), std::span(&file, 1));
 }
 
 void VhostFrontend::set_u64(VhostRequest request, std::uint64_t value) {

@@ -72,6 +72,7 @@ inline constexpr std::uint64_t kProtocolReplyAck = 1ULL << 3;
 inline constexpr std::uint64_t kProtocolBackendReq = 1ULL << 5;
 inline constexpr std::uint64_t kProtocolConfig = 1ULL << 9;
 inline constexpr std::uint64_t kProtocolBackendSendFd = 1ULL << 10;
+inline constexpr std::uint64_t kProtocolInflight = 1ULL << 12;
 inline constexpr std::uint64_t kProtocolResetDevice = 1ULL << 13;
 inline constexpr std::uint64_t kProtocolMemSlots = 1ULL << 15;
 inline constexpr std::uint64_t kProtocolStatus = 1ULL << 16;
@@ -98,9 +99,20 @@ struct VringAddr {
 };
 static_assert(sizeof(VringAddr) == 40);
 
+// Of the in-flight region, as C lays it out.
+struct VhostInflight {
+  std::uint64_t mmap_bytes = 0;
+  std::uint64_t mmap_offset = 0;
+  std::uint16_t queues = 0;
+  std::uint16_t queue_size = 0;
+  std::uint32_t padding = 0;
+};
+static_assert(sizeof(VhostInflight) == 24);
+
 struct VhostReply {
   VhostHeader header;
   std::vector<std::byte> payload;
+  common::Fd file;  // Where one came.
 
   [[nodiscard]] std::uint64_t u64() const;
 };
@@ -175,6 +187,13 @@ class VhostFrontend {
   }
   void set_vring_addr(const VringAddr& addr);
   [[nodiscard]] std::uint32_t get_vring_base(std::uint32_t index);
+  // What GET_INFLIGHT_FD brought; a size of 0: nothing.
+  struct InflightFile {
+    VhostInflight description;
+    common::Fd file;
+  };
+  [[nodiscard]] InflightFile get_inflight_fd(std::uint16_t queues, std::uint16_t queue_size);
+  void set_inflight_fd(const VhostInflight& description, common::FdRef file);
   // `request` is SET_VRING_KICK, CALL or ERR. An invalid `fd` sends the NOFD flag.
   void set_vring_fd(VhostRequest request, std::uint32_t index, common::FdRef fd);
 

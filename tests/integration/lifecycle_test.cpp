@@ -388,44 +388,6 @@ TEST_P(Running, RemovedMemoryIsNotTouchedAnyMore) {
 
 // --- processes -----------------------------------------------------------------------------------
 
-TEST_P(Running, KilledWorkerIsReportedAndOtherQueuesGoOn) {
-  start({.queues = 2});
-  VerifiedLoad other(queue(1), {.first_sector = 4096});
-  other.expect_progress();
-  const std::vector<pid_t> victims = host_.broker().children_named("vda/0");
-  ASSERT_EQ(victims.size(), 1U);
-  ASSERT_EQ(::kill(victims[0], SIGKILL), 0);
-  EXPECT_THAT(host_.broker().wait_for_line({"worker vda/0", "SIGKILL"}), Not(IsEmpty()));
-  EXPECT_TRUE(queue(0).error_signalled());
-  other.expect_progress();
-  other.stop();
-}
-
-TEST_P(Running, QueueOfAKilledWorkerServesAgainAfterItsRestart) {
-  start();
-  expect_serves(queue());
-  const std::vector<pid_t> victims = host_.workers();
-  ASSERT_EQ(victims.size(), 1U);
-  ASSERT_EQ(::kill(victims[0], SIGKILL), 0);
-  ASSERT_TRUE(fakes::wait_gone(victims[0]));
-  ASSERT_THAT(host_.broker().wait_for_line({"worker vda/0", "SIGKILL"}), Not(IsEmpty()));
-  EXPECT_EQ(client_->stop_ring(0), queue().driver().next_avail());
-  queue().driver() = fakes::SplitDriver(queue().place(), client_->memory(), true);
-  client_->restart_ring(0, 0);
-  expect_serves(queue());
-}
-
-// A pause of the VM stops and starts the ring where it is: nothing of it may be done twice.
-TEST_P(Running, QueueOfAKilledWorkerGoesOnWhereItWas) {
-  start();
-  expect_serves(queue());
-  ASSERT_EQ(host_.workers().size(), 1U);
-  ASSERT_EQ(::kill(host_.workers()[0], SIGKILL), 0);
-  ASSERT_TRUE(queue().error_signalled());
-  client_->restart_ring(0, static_cast<std::uint16_t>(client_->stop_ring(0)));
-  expect_serves(queue());
-}
-
 TEST_P(Running, KilledSessionEndsItsWorkersAndTheDeviceWaitsForTheNext) {
   start({.queues = 2});
   expect_serves(queue());

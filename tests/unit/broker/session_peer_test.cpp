@@ -33,6 +33,9 @@ class Requests final : public SessionRequests {
     swapped_valid = eventfd.valid();
   }
   void session_event(const ipc::SessionEvent& event) override { note("event", event.code); }
+  void make_inflight(std::uint64_t bytes) override {
+    note("inflight", static_cast<std::uint32_t>(bytes));
+  }
   void driver_features(std::uint64_t features) override { noted_features = features; }
   void host_mtu(std::uint32_t mtu) override { note("mtu", mtu); }
   void send_rarp(const std::array<std::uint8_t, 6>& mac) override { note("rarp", mac[5]); }
@@ -232,8 +235,9 @@ INSTANTIATE_TEST_SUITE_P(
                     Shape{kCloseKind, 8, 1}, Shape{kSwapKind, 7, 1}, Shape{kSwapKind, 9, 1},
                     Shape{kSwapKind, 8, 0}, Shape{kSwapKind, 8, 2},
                     Shape{ipc::SessionEvent::kKind, 31, 0}, Shape{ipc::SessionEvent::kKind, 33, 0},
-                    Shape{ipc::SessionEvent::kKind, 32, 1}, Shape{kOpenKind, 3, 0},
-                    Shape{kOpenKind, 1, 0}, Shape{kOpenKind, 2048, 0}));
+                    Shape{ipc::SessionEvent::kKind, 32, 1}, Shape{ipc::MakeInflight::kKind, 15, 0},
+                    Shape{ipc::MakeInflight::kKind, 17, 0}, Shape{ipc::MakeInflight::kKind, 16, 1},
+                    Shape{kOpenKind, 3, 0}, Shape{kOpenKind, 1, 0}, Shape{kOpenKind, 2048, 0}));
 
 // --- what the session may not say at all
 // -----------------------------------------------------------
@@ -252,7 +256,8 @@ TEST_P(SessionPeerKindTest, HangsUpOnKindsThatAreNotTheSessions) {
 INSTANTIATE_TEST_SUITE_P(Kinds, SessionPeerKindTest,
                          testing::Values(0U, 1U, ipc::SessionStart::kKind, ipc::QueueOpened::kKind,
                                          ipc::QueueEnded::kKind, ipc::CallSwapped::kKind,
-                                         ipc::ConfigChanged::kKind, 0x201U, 0x10bU, 0xffffffffU));
+                                         ipc::ConfigChanged::kKind, ipc::InflightMade::kKind,
+                                         0x201U, 0x10bU, 0xffffffffU));
 
 // --- single cases
 // ---------------------------------------------------------------------------------

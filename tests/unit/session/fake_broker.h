@@ -36,6 +36,7 @@ struct Start {
   std::vector<common::Fd> files;
   common::Fd kick;
   common::Fd call;
+  common::Fd inflight;
 };
 
 struct Event {
@@ -54,10 +55,13 @@ class FakeBroker {
   // -----------------------------------------------------------------
   void report_next_avail(std::uint32_t queue, std::uint32_t index);
   void end_on_close_with(common::ipc::QueueOutcome outcome);
+  // After the next close only.
+  void then_end_on_close_with(common::ipc::QueueOutcome outcome);
   void fail_starts(bool on);      // OpenQueue is answered by QueueEnded{kNotStarted}.
   void workers_hang_up(bool on);  // A worker takes its orders and dies before it serves.
   void workers_babble(bool on);   // A worker answers with something else than Serving.
   void refuse_swaps(bool on);
+  void refuse_inflight(bool on);
 
   // --- what it does unasked
   // -----------------------------------------------------------------------
@@ -82,6 +86,8 @@ class FakeBroker {
   void forget_starts();  // And close what those workers were given.
   [[nodiscard]] common::FdRef swapped_call() const;
   [[nodiscard]] std::uint64_t driver_features() const;  // As it was told last.
+  // The sizes of all in-flight files that were asked for.
+  [[nodiscard]] std::vector<std::uint64_t> inflight_files() const;
   // Waits for it.
   [[nodiscard]] Event wait_event(common::ipc::EventCode code);
   [[nodiscard]] std::size_t events_of(common::ipc::EventCode code) const;
@@ -94,6 +100,7 @@ class FakeBroker {
   void catch_up(std::unique_lock<std::mutex>& lock) const;
   void run();
   bool serve_session();
+  void on_make_inflight(std::uint64_t bytes);
   void on_open(std::uint32_t queue);
   void on_close(std::uint32_t queue);
   void serve_worker(std::uint32_t queue);
@@ -114,10 +121,14 @@ class FakeBroker {
   common::Fd swapped_;
   std::uint64_t driver_features_ = 0;
   common::ipc::QueueOutcome close_outcome_ = common::ipc::QueueOutcome::kStopped;
+  std::optional<common::ipc::QueueOutcome> next_close_outcome_;
   bool fail_starts_ = false;
   bool hang_up_workers_ = false;
   bool babble_ = false;
   bool refuse_swaps_ = false;
+  bool refuse_inflight_ = false;
+  std::uint32_t deaths_ = 0;
+  std::vector<std::uint64_t> inflight_bytes_;
   bool closed_ = false;
   std::thread thread_;
 };
@@ -145,6 +156,10 @@ inline void FakeBroker::end_on_close_with(common::ipc::QueueOutcome outcome) {
   const std::lock_guard lock(mutex_);
   close_outcome_ = outcome;
 }
+inline void FakeBroker::then_end_on_close_with(common::ipc::QueueOutcome outcome) {
+  const std::lock_guard lock(mutex_);
+  next_close_outcome_ = outcome;
+}
 inline void FakeBroker::fail_starts(bool on) {
   const std::lock_guard lock(mutex_);
   fail_starts_ = on;
@@ -160,6 +175,11 @@ inline void FakeBroker::workers_babble(bool on) {
 inline void FakeBroker::refuse_swaps(bool on) {
   const std::lock_guard lock(mutex_);
   refuse_swaps_ = on;
+}
+
+inline void FakeBroker::refuse_inflight(bool on) {
+  const std::lock_guard lock(mutex_);
+  refuse_inflight_ = on;
 }
 
 inline void FakeBroker::end_queue(std::uint32_t queue, common::ipc::QueueOutcome outcome) {
@@ -221,6 +241,12 @@ inline std::uint64_t FakeBroker::driver_features() const {
   std::unique_lock lock(mutex_);
   catch_up(lock);
   return driver_features_;
+}
+
+inline std::vector<std::uint64_t> FakeBroker::inflight_files() const {
+  std::unique_lock lock(mutex_);
+  catch_up(lock);
+  return inflight_bytes_;
 }
 
 inline Event FakeBroker::wait_event(common::ipc::EventCode code) {
@@ -314,10 +340,22 @@ inline bool FakeBroker::serve_session() {
     note("mtu", mtu->mtu);
   } else if (const auto rarp = packet.as<common::ipc::SendRarp>()) {
     note("rarp", rarp->mac[5]);
+  } else if (const auto make = packet.as<common::ipc::MakeInflight>()) {
+    on_make_inflight(make->bytes);
   } else if (const auto event = packet.as<common::ipc::SessionEvent>()) {
     events_.push_back({static_cast<common::ipc::EventCode>(event->code), event->numbers});
   }
   return true;
+}
+
+inline void FakeBroker::on_make_inflight(std::uint64_t bytes) {
+  inflight_bytes_.push_back(bytes);
+  common::ipc::InflightMade made{};
+  made.kind = common::ipc::InflightMade::kKind;
+  auto file = common::make_sealed_memfd("inflight", bytes);
+  if (!file || refuse_inflight_) return send(made);
+  const std::array<common::FdRef, 1> fds = {file->ref()};
+  send(made, fds);
 }
 
 inline void FakeBroker::on_open(std::uint32_t queue) {
@@ -343,9 +381,14 @@ inline void FakeBroker::on_close(std::uint32_t queue) {
   note("close", queue);
   // Once only: what crossed an end that nobody had asked for is answered by that.
   if (running_.contains(queue)) ended(queue, close_outcome_);
+  if (next_close_outcome_) close_outcome_ = *std::exchange(next_close_outcome_, std::nullopt);
 }
 
+// A broker starts nobody for ever.
 inline void FakeBroker::ended(std::uint32_t queue, common::ipc::QueueOutcome outcome) {
+  if (outcome == common::ipc::QueueOutcome::kDied && ++deaths_ % 4 == 0) {
+    outcome = common::ipc::QueueOutcome::kGaveUp;
+  }
   running_.erase(queue);
   workers_.erase(queue);
   common::ipc::QueueEnded message{};
@@ -380,6 +423,7 @@ inline void FakeBroker::serve_worker(std::uint32_t queue) {
   std::size_t next = 0;
   if (ring->has_kick == 1) start.kick = packet.fds.take(next++);
   if (ring->has_call == 1) start.call = packet.fds.take(next++);
+  if (ring->has_inflight == 1) start.inflight = packet.fds.take(next++);
   note("start", queue);
   starts_[queue].push_back(std::move(start));
   if (hang_up_workers_) {

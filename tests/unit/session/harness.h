@@ -31,8 +31,8 @@ inline constexpr std::uint64_t kBlkFeatures =
 inline constexpr std::uint64_t kBit30 = fakes::kVhostFeatureProtocol;
 inline constexpr std::uint64_t kAllProtocol =
     fakes::kProtocolMq | fakes::kProtocolReplyAck | fakes::kProtocolBackendReq |
-    fakes::kProtocolConfig | fakes::kProtocolBackendSendFd | fakes::kProtocolResetDevice |
-    fakes::kProtocolMemSlots | fakes::kProtocolStatus;
+    fakes::kProtocolConfig | fakes::kProtocolBackendSendFd | fakes::kProtocolInflight |
+    fakes::kProtocolResetDevice | fakes::kProtocolMemSlots | fakes::kProtocolStatus;
 inline constexpr std::uint64_t kFlush = 1ULL << 9;
 inline constexpr std::uint32_t kWceOffset = 32;
 

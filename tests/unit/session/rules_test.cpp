@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include <array>
+#include <cstring>
 #include <vector>
 
 #include "tests/unit/session/harness.h"
@@ -404,14 +405,17 @@ TEST_F(Rules, LogMessagesAreRefusedWhileLoggingIsNotOffered) {
 }
 
 // 14
-TEST_F(Rules, InflightMemoryIsRefusedByAReplyOfSizeZero) {
+TEST_F(Rules, InflightMemoryIsGivenAlsoToFrontEndsThatDoNotSayHowMuch) {
   launch();
   negotiate();
   // Old rust-vmm front-ends send no payload.
   const fakes::VhostReply reply = fe().ask(VhostRequest::kGetInflightFd);
-  EXPECT_EQ(reply.payload, std::vector<std::byte>(24));
-  const std::array<std::uint64_t, 3> inflight = {4096, 0, 0};
-  EXPECT_NE(fe().request_for_ack(VhostRequest::kSetInflightFd, fakes::bytes_of(inflight)), 0U);
+  ASSERT_EQ(reply.payload.size(), sizeof(fakes::VhostInflight));
+  fakes::VhostInflight description;
+  std::memcpy(&description, reply.payload.data(), sizeof(description));
+  EXPECT_EQ(description.queues, 8U);
+  EXPECT_EQ(description.queue_size, 1024U);
+  EXPECT_TRUE(reply.file.valid());
 }
 
 // 15

@@ -1,0 +1,65 @@
+// broker/session/inflight_region.h: where the rings' in-flight records are kept (vhost-user,
+// "Inflight I/O tracking"): in the front-end's file where it gave one, else in one of our own, so
+// that a worker's death is survived whatever the front-end can do.
+//
+// Not trusted: the front-end's file and its description of it. Nothing is mapped here; the worker
+// that maps its part checks every byte.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "broker/session/end.h"
+#include "broker/session/vhost_wire.h"
+#include "common/fd.h"
+
+namespace session {
+
+class InflightRegion {
+ public:
+  struct Place {
+    common::FdRef file;
+    std::uint64_t offset = 0;
+    std::uint32_t entries = 0;
+    bool of_front_end = false;
+  };
+
+  // SET_INFLIGHT_FD. `queues_max`: how many the device has.
+  [[nodiscard]] Outcome<void> set(const InflightDescription& description, common::Fd file,
+                                  std::uint32_t queues_max) noexcept;
+  // A file of our own, for the whole device; kept as long as the session lives.
+  void set_own(common::Fd file, std::uint32_t queue_size_max) noexcept;
+  [[nodiscard]] bool has_own() const noexcept { return own_.valid(); }
+
+  // Where ring `queue` of `size` entries has its records; nothing where there is no file for it.
+  [[nodiscard]] std::optional<Place> place(std::uint32_t queue, std::uint32_t size) const noexcept;
+  [[nodiscard]] bool needs_own(std::uint32_t queue, std::uint32_t size) const noexcept {
+    return !has_own() && !place(queue, size);
+  }
+
+  // Goes up with another file or another place in it: workers that keep the old one are replaced.
+  [[nodiscard]] std::uint32_t generation() const noexcept { return generation_; }
+
+ private:
+  struct Given {
+    std::uint64_t device = 0;  // With `inode`: which file.
+    std::uint64_t inode = 0;
+    std::uint64_t offset = 0;
+    std::uint64_t stride = 0;
+    std::uint32_t queues = 0;
+    std::uint32_t entries = 0;
+    bool operator==(const Given&) const = default;
+  };
+
+  Given given_;
+  common::Fd file_;
+  common::Fd own_;
+  std::uint32_t own_entries_ = 0;
+  std::uint32_t generation_ = 0;
+};
+
+// What GET_INFLIGHT_FD answers for so many queues and entries.
+[[nodiscard]] std::uint64_t inflight_file_bytes(std::uint32_t queues,
+                                                std::uint32_t entries) noexcept;
+
+}  // namespace session

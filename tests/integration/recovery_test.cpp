@@ -1,0 +1,263 @@
+// Processes die while a guest works: no request is lost or repeated, and the guest goes on.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/fakes/process.h"
+#include "tests/integration/host.h"
+#include "tests/integration/verified_load.h"
+
+namespace integration {
+namespace {
+
+using fakes::BlkClient;
+using fakes::VhostRequest;
+using testing::IsEmpty;
+using testing::Not;
+
+class Recovery : public EngineTest {
+ protected:
+  void start(const BlkClient::Options& options = {}, const Disk& disk = {}) {
+    host_.serve(disk);
+    client_ = host_.connect(options);
+  }
+  fakes::BlkQueueDriver& queue(std::uint32_t index = 0) { return client_->queue(index); }
+  std::vector<pid_t> workers_of(std::uint32_t queue) {
+    return host_.broker().children_named("vda/" + std::to_string(queue));
+  }
+  // Kills the worker of this queue, and waits until nothing of it is left.
+  void kill_worker(std::uint32_t queue, int signal = SIGKILL) {
+    const std::vector<pid_t> victims = workers_of(queue);
+    ASSERT_EQ(victims.size(), 1U);
+    ASSERT_EQ(::kill(victims[0], signal), 0);
+    ASSERT_TRUE(fakes::wait_gone(victims[0]));
+  }
+  void reconnect() {
+    for (int attempt = 0; attempt < 50; ++attempt) {
+      if (client_->reconnect(host_.socket())) return;
+    }
+    FAIL() << "no connection was served";
+  }
+  std::unique_ptr<BlkClient> client_;
+};
+BULKHEAD_FOR_BOTH_ENGINES(Recovery);
+class RecoveryOnDisk : public Recovery {};
+BULKHEAD_FOR_ALL_SETTINGS(RecoveryOnDisk);
+
+// --- workers ------------------------------------------------------------------------------------
+
+TEST_P(RecoveryOnDisk, WorkerAfterWorkerDiesAndTheGuestNoticesNothing) {
+  start({.queues = 2});
+  VerifiedLoad load(queue(0), {.depth = 8});
+  VerifiedLoad other(queue(1), {.first_sector = 4096});
+  for (int death = 0; death < 6; ++death) {
+    load.expect_progress(30);
+    kill_worker(0);
+  }
+  load.expect_progress(50);
+  other.expect_progress();
+  load.stop();
+  other.stop();
+  EXPECT_FALSE(queue(0).error_signalled_now());
+}
+
+TEST_P(RecoveryOnDisk, SameWithAFrontEndThatKnowsNoInflightTracking) {
+  start({.protocol_features = ~fakes::kProtocolInflight});
+  VerifiedLoad load(queue(0), {.depth = 8});
+  for (int death = 0; death < 4; ++death) {
+    load.expect_progress(30);
+    kill_worker(0);
+  }
+  load.expect_progress(50);
+  load.stop();
+}
+
+TEST_P(Recovery, EveryKindOfDeathIsSurvived) {
+  start();
+  VerifiedLoad load(queue(0), {});
+  for (const int signal : {SIGSEGV, SIGBUS, SIGABRT, SIGTERM}) {
+    load.expect_progress(20);
+    kill_worker(0, signal);
+  }
+  load.expect_progress();
+  load.stop();
+}
+
+TEST_P(Recovery, StoppedRingHasNothingInFlightEvenIfItsWorkerWasJustKilled) {
+  start();
+  VerifiedLoad load(queue(0), {.depth = 8});
+  for (int round = 0; round < 5; ++round) {
+    load.expect_progress(20);
+    const std::vector<pid_t> victims = workers_of(0);
+    ASSERT_EQ(victims.size(), 1U);
+    ASSERT_EQ(::kill(victims[0], SIGKILL), 0);
+    const std::uint32_t base = client_->stop_ring(0);
+    EXPECT_EQ(base, queue(0).driver().used_idx());
+    client_->restart_ring(0, static_cast<std::uint16_t>(base));
+  }
+  load.expect_progress(20);
+  load.stop();
+}
+
+TEST_P(Recovery, CrashLoopEndsInABrokenRingAndOthersGoOn) {
+  start({.queues = 2});
+  VerifiedLoad other(queue(1), {.first_sector = 4096});
+  std::atomic<bool> stop = false;
+  std::thread killer([&] {
+    while (!stop) {
+      for (const pid_t pid : workers_of(0)) (void)::kill(pid, SIGKILL);
+    }
+  });
+  EXPECT_THAT(host_.broker().wait_for_line({"queue 0 is not served any more"}), Not(IsEmpty()));
+  stop = true;
+  killer.join();
+  EXPECT_TRUE(queue(0).error_signalled());
+  other.expect_progress();
+  other.stop();
+  const std::uint32_t base = client_->stop_ring(0);
+  client_->restart_ring(0, static_cast<std::uint16_t>(base));
+  expect_serves(queue(0));
+}
+
+TEST_P(Recovery, WorkerThatItsJailKilledIsNotReplaced) {
+  start();
+  kill_worker(0, SIGSYS);
+  EXPECT_TRUE(queue(0).error_signalled());
+  EXPECT_THAT(host_.broker().wait_for_line({"not served any more", "--on-worker-violation"}),
+              Not(IsEmpty()));
+  EXPECT_THAT(host_.workers(), IsEmpty());
+}
+
+TEST_P(Recovery, WorkerThatItsJailKilledIsReplacedWhereTheOperatorWantsThat) {
+  start({}, {.options = {"--on-worker-violation=restart"}});
+  VerifiedLoad load(queue(0), {});
+  load.expect_progress(20);
+  kill_worker(0, SIGSYS);
+  load.expect_progress();
+  load.stop();
+}
+
+// --- sessions -----------------------------------------------------------------------------------
+
+TEST_P(RecoveryOnDisk, SessionDiesUnderLoadAndTheNextOneGoesOn) {
+  start({.queues = 2});
+  VerifiedLoad load(queue(0), {.depth = 8});
+  VerifiedLoad other(queue(1), {.first_sector = 4096});
+  for (int death = 0; death < 4; ++death) {
+    load.expect_progress(30);
+    ASSERT_EQ(::kill(host_.sessions().at(0), SIGKILL), 0);
+    ASSERT_TRUE(client_->vhost().hung_up());
+    reconnect();
+    load.expect_progress(30);
+  }
+  load.stop();
+  other.stop();
+}
+
+// Without tracking, nothing may be in flight when the front-end sees its connection end.
+TEST_P(Recovery, SessionDiesUnderAFrontEndThatKnowsNoInflightTracking) {
+  start({.protocol_features = ~fakes::kProtocolInflight});
+  VerifiedLoad load(queue(0), {.depth = 8});
+  for (int death = 0; death < 4; ++death) {
+    load.expect_progress(30);
+    ASSERT_EQ(::kill(host_.sessions().at(0), SIGKILL), 0);
+    ASSERT_TRUE(client_->vhost().hung_up());
+    reconnect();
+  }
+  load.expect_progress(30);
+  load.stop();
+}
+
+TEST_P(RecoveryOnDisk, SessionAndWorkersDieTogetherAndNothingIsLost) {
+  start({.queues = 2});
+  VerifiedLoad load(queue(0), {.depth = 8});
+  VerifiedLoad other(queue(1), {.first_sector = 4096, .depth = 8});
+  for (int death = 0; death < 4; ++death) {
+    load.expect_progress(30);
+    other.expect_progress(10);
+    std::vector<pid_t> victims = host_.workers();
+    victims.push_back(host_.sessions().at(0));
+    for (const pid_t pid : victims) (void)::kill(pid, SIGKILL);
+    ASSERT_TRUE(client_->vhost().hung_up());
+    reconnect();
+  }
+  load.expect_progress(30);
+  load.stop();
+  other.stop();
+}
+
+TEST_P(Recovery, BrokerAndAllItsChildrenAreKilledAndTheNextBrokerGoesOn) {
+  start({.queues = 2});
+  VerifiedLoad load(queue(0), {.depth = 8});
+  load.expect_progress(30);
+  const std::vector<pid_t> tree = fakes::tree_of(host_.broker().pid());
+  host_.broker().signal(SIGKILL);
+  (void)host_.broker().wait_exit();
+  for (const pid_t pid : tree) EXPECT_TRUE(fakes::wait_gone(pid));
+  host_.serve({.file = host_.image()});
+  reconnect();
+  load.expect_progress(30);
+  load.stop();
+}
+
+// --- what changes under load --------------------------------------------------------------------
+
+TEST_P(Recovery, CallEventfdsAreSwappedHundredsOfTimesWhileWorkersDie) {
+  start();
+  VerifiedLoad load(queue(0), {.depth = 8});
+  for (int swap = 0; swap < 300; ++swap) {
+    client_->vhost().set_vring_fd(VhostRequest::kSetVringCall, 0, queue(0).doorbell().replace());
+    if (swap % 40 == 39) {
+      for (const pid_t pid : workers_of(0)) (void)::kill(pid, SIGKILL);
+    }
+  }
+  load.expect_progress();
+  load.stop();
+}
+
+TEST_P(Recovery, RingsArePausedAndMemoryChangesWhileWorkersDie) {
+  start();
+  VerifiedLoad load(queue(0), {.depth = 8});
+  for (int round = 0; round < 20; ++round) {
+    if (round % 3 == 0) {
+      for (const pid_t pid : workers_of(0)) (void)::kill(pid, SIGKILL);
+    }
+    client_->enable(0, false);
+    client_->enable(0, true);
+    client_->vhost().add_mem_reg({1ULL << 40, 1 << 20, 1ULL << 50, 0}, client_->memory().file(2));
+    client_->vhost().rem_mem_reg({1ULL << 40, 1 << 20, 1ULL << 50, 0});
+    load.expect_progress(10);
+  }
+  load.stop();
+}
+
+// --- hostile in-flight files --------------------------------------------------------------------
+
+TEST_P(Recovery, InflightFileThatShrinksCostsItsOwnDeviceOnly) {
+  TwoDisks disks(GetParam());
+  BlkClient client(disks.host().socket(), {.protocol_features = ~fakes::kProtocolInflight});
+  expect_serves(client.queue());
+  const common::Fd file(::memfd_create("inflight", MFD_CLOEXEC));
+  ASSERT_EQ(::ftruncate(file.ref().number, 8192), 0);
+  client.vhost().set_protocol_features(client.protocol_features() | fakes::kProtocolInflight);
+  client.vhost().set_inflight_fd({.mmap_bytes = 8192, .queues = 1, .queue_size = 128}, file.ref());
+  expect_serves(client.queue());
+  ASSERT_EQ(::ftruncate(file.ref().number, 0), 0);
+  const std::uint16_t slot = *client.queue().free_slot();
+  const fakes::BlkSegment segment{client.queue().data_addr(slot), 4096};
+  client.queue().prepare(slot, common::blk::RequestType::kIn, 0, {&segment, 1}, true);
+  client.queue().send();
+  EXPECT_TRUE(client.queue().error_signalled());
+  disks.expect_broker_and_others_serve();
+}
+
+}  // namespace
+}  // namespace integration
