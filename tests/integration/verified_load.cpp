@@ -17,7 +17,12 @@ constexpr int kSliceMs = 100;  // How soon an abandoned load notices.
 }  // namespace
 
 VerifiedLoad::VerifiedLoad(fakes::BlkQueueDriver& queue, const Plan& plan)
-    : queue_(queue), plan_(plan), blocks_(plan.blocks), block_of_slot_(plan.depth) {
+    : queue_(queue),
+      plan_(plan),
+      blocks_(plan.blocks),
+      block_of_slot_(plan.depth),
+      random_(plan.seed) {
+  for (std::size_t i = 0; i < plan.versions.size(); ++i) blocks_[i].version = plan.versions[i];
   thread_ = std::thread([this] {
     std::string problem;
     try {
@@ -127,6 +132,29 @@ void VerifiedLoad::stop() {
   stop_ = true;
   if (thread_.joinable()) thread_.join();
   EXPECT_EQ(problem_, "");
+}
+
+std::vector<std::uint32_t> VerifiedLoad::verify_all() {
+  std::vector<std::uint32_t> versions;
+  std::vector<std::byte> got(kBlock);
+  for (std::uint64_t index = 0; index < plan_.blocks; ++index) {
+    const std::uint64_t sector = plan_.first_sector + index * (kBlock / kSector);
+    fakes::require(queue_.read(sector, got) == 0, "a block cannot be read");
+    fakes::require(is_pattern(got, sector, blocks_[index].version),
+                   "a write was lost or torn at sector " + std::to_string(sector));
+    versions.push_back(blocks_[index].version);
+  }
+  return versions;
+}
+
+std::uint64_t VerifiedLoad::answered() {
+  const std::lock_guard lock(mutex_);
+  return answered_;
+}
+
+std::string VerifiedLoad::problem() {
+  const std::lock_guard lock(mutex_);
+  return problem_;
 }
 
 void VerifiedLoad::abandon() {

@@ -23,6 +23,9 @@ class VerifiedLoad {
     std::uint16_t depth = 4;
     bool poll = false;        // No interrupts: looks at the ring.
     int patience_ms = 10000;  // An answer later than this has been lost.
+    // How often each block has been written before; a fresh disk where there are none.
+    std::vector<std::uint32_t> versions = {};
+    std::uint64_t seed = 88172645463325252ULL;
   };
   VerifiedLoad(fakes::BlkQueueDriver& queue, const Plan& plan);
   VerifiedLoad(const VerifiedLoad&) = delete;
@@ -33,6 +36,11 @@ class VerifiedLoad {
   void expect_progress(std::uint64_t requests = 50);
   // Waits for what is in flight, and fails if anything was lost or wrong.
   void stop();
+  // After stop(): every block reads back as it was written last. Their versions, for a next load.
+  [[nodiscard]] std::vector<std::uint32_t> verify_all();
+  [[nodiscard]] std::uint64_t answered();
+  // Why it ended, where it did without being asked; else empty.
+  [[nodiscard]] std::string problem();
   // The same, where the queue is expected to die: no complaint.
   void abandon();
 
@@ -50,7 +58,7 @@ class VerifiedLoad {
   };
   std::vector<Block> blocks_;
   std::vector<std::uint64_t> block_of_slot_;
-  std::uint64_t random_ = 88172645463325252ULL;
+  std::uint64_t random_;
 
   std::mutex mutex_;
   std::condition_variable moved_;

@@ -1,0 +1,330 @@
+#include "tests/chaos/chaos.h"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <sstream>
+
+#include "tests/fakes/failure.h"
+#include "tests/fakes/hijack.h"
+#include "tests/fakes/process.h"
+#include "tests/integration/image.h"
+
+namespace chaos {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using fakes::VhostRequest;
+
+constexpr std::uint64_t kBlocks = 64;
+constexpr std::uint64_t kSectorsOfQueue = 8 * kBlocks;
+constexpr std::uint32_t kEventsOfEpoch = 50;  // Then everything is read back.
+constexpr std::size_t kStoryLines = 40;
+// So many requests of each queue after each event.
+constexpr std::uint64_t kProgress = 8;
+
+double milliseconds_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
+}
+
+std::string quantiles(std::vector<double> values) {
+  if (values.empty()) return "none";
+  std::ranges::sort(values);
+  std::ostringstream text;
+  text.precision(3);
+  text << values.size() << ", median " << values[values.size() / 2] << " ms, worst "
+       << values.back() << " ms";
+  return text.str();
+}
+
+}  // namespace
+
+Chaos::Chaos(const Plan& plan) : plan_(plan), random_(plan.seed), versions_(plan.queues) {
+  events_ = {
+      {"kill a worker", &Chaos::kill_worker, false, 6},
+      {"kill all workers", &Chaos::kill_all_workers, false, 2},
+      {"crash a worker", &Chaos::crash_worker, false, 2},
+      {"kill a worker amid messages", &Chaos::kill_worker_in_the_middle, false, 6},
+      {"kill the session", &Chaos::kill_session, false, 3},
+      {"kill session and workers", &Chaos::kill_session_and_workers, true, 3},
+      {"kill the session amid messages", &Chaos::kill_session_in_the_middle, false, 3},
+      {"kill the broker", &Chaos::kill_broker, true, 1},
+      {"restart the broker", &Chaos::restart_broker, false, 1},
+      {"disconnect", &Chaos::disconnect, true, 2},
+      {"swap call eventfds", &Chaos::swap_calls, false, 4},
+      {"change the memory table", &Chaos::change_memory, false, 4},
+      {"pause a queue", &Chaos::pause_queue, false, 3},
+      {"stop and start a ring", &Chaos::stop_and_start_ring, false, 3},
+  };
+  integration::make_image(images_.file("disk.img"), plan_.queues * kBlocks * 4096);
+  start_broker();
+  fakes::BlkClient::Options options;
+  options.queues = plan_.queues;
+  options.shape.slots = 8;
+  options.shape.slot_bytes = 4096;
+  if (!plan_.tracked) options.protocol_features = ~fakes::kProtocolInflight;
+  client_ = std::make_unique<fakes::BlkClient>(sockets_.file("disk.sock"), options);
+  start_loads();
+}
+
+void Chaos::run() {
+  for (std::uint32_t done = 0; done < plan_.events; ++done) {
+    act_once();
+    expect_progress();
+    if (done % kEventsOfEpoch == kEventsOfEpoch - 1) {
+      stop_loads();
+      start_loads();
+    }
+  }
+  stop_loads();
+  collect_pauses();
+}
+
+void Chaos::act_once() {
+  std::uint32_t sum = 0;
+  for (const Event& event : events_) {
+    if (plan_.tracked || !event.needs_tracking) sum += event.weight;
+  }
+  std::uint32_t at = pick(sum);
+  for (Event& event : events_) {
+    if (!plan_.tracked && event.needs_tracking) continue;
+    if (at >= event.weight) {
+      at -= event.weight;
+      continue;
+    }
+    note(event.name);
+    ++event.count;
+    return (this->*event.act)();
+  }
+}
+
+// --- events --------------------------------------------------------------------------------------
+
+void Chaos::kill_worker() {
+  const auto all = workers();
+  if (!all.empty()) kill_all({all[pick(static_cast<std::uint32_t>(all.size()))]});
+}
+
+void Chaos::kill_all_workers() { kill_all(workers()); }
+
+void Chaos::crash_worker() {
+  const auto all = workers();
+  if (all.empty()) return;
+  const pid_t victim = all[pick(static_cast<std::uint32_t>(all.size()))];
+  try {
+    fakes::make_it_crash(victim);
+  } catch (const fakes::Failure&) {
+    note("it was gone already");
+  }
+}
+
+void Chaos::kill_worker_in_the_middle() {
+  const std::chrono::microseconds delay(pick(3000));
+  const auto all = workers();
+  if (all.empty()) return;
+  const pid_t victim = all[pick(static_cast<std::uint32_t>(all.size()))];
+  std::thread killer([&] {
+    std::this_thread::sleep_for(delay);
+    (void)::kill(victim, SIGKILL);
+  });
+  try {
+    some_messages();
+  } catch (...) {
+    killer.join();
+    throw;
+  }
+  killer.join();
+}
+
+void Chaos::kill_session() {
+  kill_all(broker_->children_named("session"));
+  reconnect();
+}
+
+void Chaos::kill_session_and_workers() {
+  std::vector<pid_t> victims = workers();
+  const auto sessions = broker_->children_named("session");
+  victims.insert(victims.end(), sessions.begin(), sessions.end());
+  std::ranges::shuffle(victims, random_);
+  kill_all(victims);
+  reconnect();
+}
+
+void Chaos::kill_session_in_the_middle() {
+  const std::chrono::microseconds delay(pick(3000));
+  const auto sessions = broker_->children_named("session");
+  std::thread killer([&] {
+    std::this_thread::sleep_for(delay);
+    kill_all(sessions);
+  });
+  try {
+    while (true) some_messages();
+  } catch (const fakes::Failure& failure) {
+    note(std::string("the session's end was seen: ") + failure.what());
+  }
+  killer.join();
+  reconnect();
+}
+
+void Chaos::kill_broker() {
+  collect_pauses();
+  const std::vector<pid_t> tree = fakes::tree_of(broker_->pid());
+  broker_->signal(SIGKILL);
+  (void)broker_->wait_exit();
+  for (const pid_t pid : tree) fakes::require(fakes::wait_gone(pid), "a child outlives its broker");
+  start_broker();
+  reconnect();
+}
+
+void Chaos::restart_broker() {
+  collect_pauses();
+  broker_->signal(SIGTERM);
+  fakes::require(broker_->wait_exit() == 0, "the broker does not end well");
+  start_broker();
+  reconnect();
+}
+
+void Chaos::disconnect() {
+  client_->vhost().disconnect();
+  reconnect();
+}
+
+void Chaos::swap_calls() {
+  const std::uint32_t queue = pick(plan_.queues);
+  const std::uint32_t times = 1 + pick(30);
+  for (std::uint32_t i = 0; i < times; ++i) {
+    client_->vhost().set_vring_fd(VhostRequest::kSetVringCall, queue,
+                                  client_->queue(queue).doorbell().replace());
+  }
+  client_->queue(queue).doorbell().drop_old();
+}
+
+void Chaos::change_memory() {
+  const fakes::VmRegion more{1ULL << 40, 1 << 20, 1ULL << 50, 0};
+  client_->vhost().add_mem_reg(more, client_->memory().file(2));
+  if (pick(2) == 0) {
+    client_->vhost().rem_mem_reg(more);
+  } else {
+    client_->send_memory();
+  }
+}
+
+void Chaos::pause_queue() {
+  const std::uint32_t queue = pick(plan_.queues);
+  client_->enable(queue, false);
+  client_->enable(queue, true);
+}
+
+void Chaos::stop_and_start_ring() {
+  const std::uint32_t queue = pick(plan_.queues);
+  const std::uint32_t base = client_->stop_ring(queue);
+  fakes::require(base == client_->queue(queue).driver().used_idx(),
+                 "a stopped ring has requests in flight");
+  client_->restart_ring(queue, static_cast<std::uint16_t>(base));
+}
+
+// --- means ---------------------------------------------------------------------------------------
+
+void Chaos::some_messages() {
+  switch (pick(4)) {
+    case 0:
+      return swap_calls();
+    case 1:
+      return change_memory();
+    case 2:
+      return pause_queue();
+    default:
+      return stop_and_start_ring();
+  }
+}
+
+std::uint32_t Chaos::pick(std::uint32_t below) {
+  return static_cast<std::uint32_t>(random_() % below);
+}
+
+void Chaos::kill_all(const std::vector<pid_t>& victims) {
+  for (const pid_t pid : victims) (void)::kill(pid, SIGKILL);
+}
+
+void Chaos::start_broker() {
+  broker_ = std::make_unique<fakes::BrokerProcess>(fakes::BrokerProcess::Setup{
+      .program = BULKHEAD_PROGRAM,
+      .arguments = {"blk", "--socket-path=" + sockets_.file("disk.sock"),
+                    "--blk-file=" + images_.file("disk.img"), "--engine=" + plan_.engine,
+                    std::string("--direct=") + (plan_.direct ? "on" : "off")}});
+  broker_->wait_ready();
+}
+
+void Chaos::start_loads() {
+  for (std::uint16_t queue = 0; queue < plan_.queues; ++queue) {
+    loads_.push_back(std::make_unique<integration::VerifiedLoad>(
+        client_->queue(queue), integration::VerifiedLoad::Plan{
+                                   .first_sector = queue * kSectorsOfQueue,
+                                   .blocks = kBlocks,
+                                   .depth = 8,
+                                   .versions = versions_[queue],
+                                   .seed = random_() | 1,
+                               }));
+  }
+}
+
+void Chaos::stop_loads() {
+  for (std::uint16_t queue = 0; queue < plan_.queues; ++queue) {
+    loads_[queue]->stop();
+    fakes::require(loads_[queue]->problem().empty(), loads_[queue]->problem());
+    answered_ += loads_[queue]->answered();
+    versions_[queue] = loads_[queue]->verify_all();
+  }
+  loads_.clear();
+}
+
+void Chaos::expect_progress() {
+  for (const auto& load : loads_) {
+    load->expect_progress(kProgress);
+    fakes::require(load->problem().empty(), load->problem());
+  }
+}
+
+// A VMM tries until it is let in: the device may still drain what the last session's workers have.
+void Chaos::reconnect() {
+  const auto start = Clock::now();
+  while (!client_->reconnect(sockets_.file("disk.sock"))) {
+    fakes::require(milliseconds_since(start) < 10000, "no new connection is served");
+  }
+  reconnect_ms_.push_back(milliseconds_since(start));
+}
+
+void Chaos::note(const std::string& what) {
+  if (plan_.verbose) std::printf("%s\n", what.c_str());
+  story_.push_back(what);
+  if (story_.size() > kStoryLines) story_.pop_front();
+}
+
+void Chaos::collect_pauses() {
+  std::istringstream lines(broker_->log());
+  const std::string mark = " is served again, ";
+  for (std::string line; std::getline(lines, line);) {
+    if (const auto at = line.find(mark); at != std::string::npos) {
+      restart_ms_.push_back(std::stod(line.substr(at + mark.size())));
+    }
+  }
+}
+
+std::string Chaos::story() const {
+  std::string text = "the last events:\n";
+  for (const std::string& line : story_) text += "  " + line + "\n";
+  return text + "the broker's log:\n" + broker_->log();
+}
+
+void Chaos::print_summary() const {
+  for (const Event& event : events_) std::printf("%6u  %s\n", event.count, event.name);
+  std::printf("%llu requests, none lost, repeated or wrong\n",
+              static_cast<unsigned long long>(answered_));
+  std::printf("from a worker's death to the next one serving: %s\n",
+              quantiles(restart_ms_).c_str());
+  std::printf("from a connection's end to rings that run again: %s\n",
+              quantiles(reconnect_ms_).c_str());
+}
+
+}  // namespace chaos

@@ -1,0 +1,100 @@
+// tests/chaos/chaos.h: a guest with several queues that never stops working, and a hand that kills,
+// swaps and moves everything around it. After every event each queue must get on, and what was
+// written must read back; no request may be lost, answered twice or answered wrongly.
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/fakes/blk_client.h"
+#include "tests/fakes/broker_process.h"
+#include "tests/fakes/temp_dir.h"
+#include "tests/integration/verified_load.h"
+
+namespace chaos {
+
+struct Plan {
+  std::string engine = "io_uring";
+  bool direct = false;
+  // The front-end uses vhost-user's in-flight tracking. Without it a request that was in flight
+  // when session and worker died together is lost, so that is not tried.
+  bool tracked = true;
+  std::uint32_t events = 1000;
+  std::uint16_t queues = 4;
+  std::uint64_t seed = 1;
+  bool verbose = false;
+};
+
+class Chaos {
+ public:
+  explicit Chaos(const Plan& plan);
+
+  // All events. Fails (fakes::Failure) at the first thing that is wrong.
+  void run();
+  // What has happened last, for whoever has to find out why.
+  [[nodiscard]] std::string story() const;
+  void print_summary() const;
+
+ private:
+  struct Event {
+    const char* name;
+    void (Chaos::*act)();
+    bool needs_tracking;
+    std::uint32_t weight;
+    std::uint32_t count = 0;
+  };
+
+  // --- events -----------------------------------------------------------------------------------
+  void kill_worker();
+  void kill_all_workers();
+  void crash_worker();
+  void kill_worker_in_the_middle();
+  void kill_session();
+  void kill_session_and_workers();
+  void kill_session_in_the_middle();
+  void kill_broker();
+  void restart_broker();
+  void disconnect();
+  void swap_calls();
+  void change_memory();
+  void pause_queue();
+  void stop_and_start_ring();
+
+  // --- means ------------------------------------------------------------------------------------
+  void start_broker();
+  void start_loads();
+  void stop_loads();
+  void expect_progress();
+  void reconnect();
+  void some_messages();
+  void act_once();
+  [[nodiscard]] std::uint32_t pick(std::uint32_t below);
+  [[nodiscard]] std::vector<pid_t> workers() { return broker_->children_named("worker"); }
+  void kill_all(const std::vector<pid_t>& victims);
+  void note(const std::string& what);
+  void collect_pauses();
+
+  Plan plan_;
+  std::mt19937_64 random_;
+  fakes::TempDir sockets_ = fakes::TempDir::for_sockets();
+  fakes::TempDir images_{BULKHEAD_TEST_IMAGES};
+  std::unique_ptr<fakes::BrokerProcess> broker_;
+  std::unique_ptr<fakes::BlkClient> client_;
+  std::vector<std::vector<std::uint32_t>> versions_;
+  std::vector<std::unique_ptr<integration::VerifiedLoad>> loads_;
+  std::vector<Event> events_;
+  std::deque<std::string> story_;
+  std::uint64_t answered_ = 0;
+  std::vector<double> restart_ms_;
+  std::vector<double> reconnect_ms_;
+};
+
+}  // namespace chaos
