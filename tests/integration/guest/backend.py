@@ -107,6 +107,13 @@ class Backend:
         self._start()
         self._wait_ready()
 
+    def kill_and_start_again(self):
+        """kill -9, which takes all of its children along."""
+        self.process.kill()
+        self.process.wait()
+        self._start()
+        self._wait_ready()
+
     def socket_of(self, name: str) -> str:
         return str(self.workdir / f"{name}.sock")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -267,6 +268,33 @@ def qemu_killed(setting: Setting) -> None:
             guest.finish()
 
 
+def processes_killed(setting: Setting) -> None:
+    """kill -9 of each process in turn under fio with verify: QEMU reconnects, nothing is lost."""
+    disk = setting.sparse_image("disk", 64)
+    with setting.serve(setting.device("disk", disk)) as broker:
+        with setting.guest(broker, "verify_loop.sh", "disk", reconnect=True) as guest:
+            guest.wait_line("verifying")
+            for queue in range(4):
+                kill_and_wait(broker, [f"disk/{queue}"], "is served again", 1)
+            kill_and_wait(broker, ["bulkhead-worker"], "is served again", 4)
+            # QEMU connects again, and every queue gets a worker that resumes.
+            kill_and_wait(broker, ["bulkhead-session"], " serving (", 4)
+            kill_and_wait(broker, ["bulkhead-session", "bulkhead-worker"], " serving (", 4)
+            broker.kill_and_start_again()
+            guest.finish()
+
+
+def kill_and_wait(broker, titles: list, line: str, times: int) -> None:
+    """Kills everything whose title contains one of these; waits for so many new lines of the log."""
+    before = broker.log.read_text().count(line)
+    for pid in backend.descendants(broker.process.pid):
+        if any(title in backend.title_of(pid) for title in titles):
+            os.kill(pid, signal.SIGKILL)
+    came = backend.wait_until(lambda: broker.log.read_text().count(line) >= before + times,
+                              WORKERS_GONE_TIMEOUT_S)
+    expect(f"'{line}' {times} times after {titles} were killed", came)
+
+
 def wait_workers_gone(broker) -> None:
     """Both VMMs are gone: nothing that served them may stay. Spares are not sealed yet."""
     def sealed() -> list:
@@ -327,6 +355,6 @@ def net_testpmd(setting: Setting) -> None:
 SCENARIOS = {
     scenario.__name__: scenario
     for scenario in (firmware_boot, four_queues, reset, disk_kinds, memory_added, disk_plugged,
-                     broker_restarted, qemu_killed, net_traffic, net_changes,
-                     net_broker_restarted, net_testpmd)
+                     broker_restarted, processes_killed, qemu_killed, net_traffic,
+                     net_changes, net_broker_restarted, net_testpmd)
 }
