@@ -12,6 +12,7 @@
 #include <span>
 #include <utility>
 
+#include "common/checked.h"
 #include "common/virtqueue_wire.h"
 #include "policy/worker_blk.h"
 
@@ -98,6 +99,31 @@ WorkerRecipe blk_recipe(const Disk& disk, const DeviceConfig& config, common::En
         {disk.buffered.ref(), static_cast<int>(ipc::WorkerFd::kDeviceBuffered)});
   }
   return recipe;
+}
+
+// A disk that has grown is told to the guest. One that has shrunk keeps its size for the guest,
+// which has put things there: reads and writes beyond its end fail, until it has its size back.
+DeviceModel::Change look_at_size(Disk& disk, const DeviceConfig& config) {
+  const auto bytes = disk_bytes(disk.file.ref());
+  if (!bytes) return {};  // What is wrong with it, the workers will find out.
+  const std::uint64_t now =
+      common::round_down(*bytes, std::uint64_t{disk.block_size}) / kSectorBytes;
+  const std::uint64_t told = disk.capacity_sectors;
+  const bool was_short = std::exchange(disk.is_short, now < told);
+  const std::string before = size_text(told * kSectorBytes);
+  if (now > told) {
+    disk.capacity_sectors = now;
+    return {disk.path + " has grown from " + before + " to " + size_text(now * kSectorBytes), false,
+            blk_session_start(disk, config)};
+  }
+  if (disk.is_short && !was_short) {
+    return {disk.path + " has shrunk to " + size_text(*bytes) + ", while the guest was told " +
+                before + ": what lies beyond is lost, and reading it fails; give it its size back",
+            true,
+            {}};
+  }
+  if (was_short && !disk.is_short) return {disk.path + " has its " + before + " again", false, {}};
+  return {};
 }
 
 // Closing is not enough: the kernel lets go of a ring's files some time after its worker has ended,
@@ -197,7 +223,7 @@ DeviceModel make_blk_model(Disk disk, const DeviceConfig& config,
   model.backing_device = disk.device;
   model.backing_inode = disk.inode;
   // Shared, since std::function copies what it holds; in truth the model owns it.
-  const auto shared = std::make_shared<const Disk>(std::move(disk));
+  const auto shared = std::make_shared<Disk>(std::move(disk));
   model.worker_profiles = [shared](common::EngineKind engine) {
     return std::vector<const policy::Profile*>{&profile_of(*shared, engine)};
   };
@@ -206,6 +232,7 @@ DeviceModel make_blk_model(Disk disk, const DeviceConfig& config,
                             common::EngineKind engine) -> common::Result<WorkerRecipe> {
     return blk_recipe(*shared, config, engine, tsc_per_us());
   };
+  model.look_for_change = [shared, config] { return look_at_size(*shared, config); };
   model.release = [shared] {
     unlock(shared->file.ref());
     unlock(shared->buffered.ref());

@@ -22,7 +22,7 @@ namespace ipc = common::ipc;
 using std::chrono::milliseconds;
 
 // A session bounds itself to fewer (broker/session/broker_link.h); a hijacked one does not.
-constexpr std::uint32_t kEventsMax = 64;
+constexpr std::uint32_t kEventsMax = 72;
 constexpr double kEventsPerSecond = 0.1;
 
 // One wake-up reads at most so many packets of one session, so that others get their turn.

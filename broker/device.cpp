@@ -1,5 +1,6 @@
 #include "broker/device.h"
 
+#include <span>
 #include <utility>
 
 #include "broker/text.h"
@@ -122,6 +123,18 @@ std::string Device::stats_line(double seconds) {
   reported_counters_ = now;
   if (workers == 0 && delta == CounterTotals{}) return {};
   return facts_.model.stats_line(delta, seconds, workers);
+}
+
+void Device::look_for_change() {
+  const DeviceModel::Change change = facts_.model.look_for_change();
+  if (change.text.empty()) return;
+  log_.write(change.is_error ? Level::kError : Level::kInfo, change.text);
+  if (!change.start) return;
+  // What concerns the host alone stays as it is.
+  auto& start = facts_.model.session_start;
+  start.config = change.start->config;
+  if (!connection_) return;
+  connection_->config_changed(std::as_bytes(std::span(start.config).first(start.config_bytes)));
 }
 
 std::string Device::disk_errors_line() {

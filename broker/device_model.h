@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -50,6 +51,14 @@ struct DeviceModel {
   // The line of --stats-interval.
   std::string (*stats_line)(const CounterTotals& delta, double seconds,
                             std::size_t workers) = format_stats;
+  // Looks at what is served, which others may have changed. Says what the operator should read, and
+  // whether the guest must be told that `session_start`'s configuration has become this.
+  struct Change {
+    std::string text;  // Empty: nothing has changed.
+    bool is_error = false;
+    std::optional<common::ipc::SessionStart> start;
+  };
+  std::function<Change()> look_for_change = [] { return Change{}; };
   // No worker is left: lets somebody else have what is served. Nothing else may be called after it.
   std::function<void()> release;
 };

@@ -113,6 +113,9 @@ constexpr EventSentence kEventSentences[] = {
     {EventCode::kDeviceReset, Level::kInfo, "the front-end reset the device"},
     {EventCode::kIgnoredRequest, Level::kDebug, "{0:r} has no effect here"},
     {EventCode::kRefusedRequest, Level::kInfo, "{0:r} was refused: {1:e}"},
+    {EventCode::kConfigNotTold, Level::kWarn,
+     "the VMM cannot be told of the disk's new size, since its front-end has no channel for that; "
+     "have it read the configuration again (Firecracker: PATCH /drives), or restart the VM"},
     {EventCode::kEventsDropped, Level::kWarn,
      "{0} more messages of this session were left out, to keep the log readable"},
 };

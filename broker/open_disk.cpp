@@ -139,15 +139,13 @@ Answer<void> lock(FdRef file, const DeviceConfig& config) {
                                          "; stop that, or give another disk");
 }
 
-Answer<std::uint64_t> size_of(FdRef file, const struct stat& status, const std::string& path) {
-  if (!S_ISBLK(status.st_mode)) return static_cast<std::uint64_t>(status.st_size);
-  std::uint64_t bytes = 0;
-  if (::ioctl(file.number, BLKGETSIZE64, &bytes) == 0) return bytes;
-  return disk_error(path, "does not tell its size: " + errno_text(errno));
-}
-
 Answer<void> measure(Disk& disk, const struct stat& status, const DeviceConfig& config) {
-  TRY_LET(const std::uint64_t bytes, size_of(disk.file.ref(), status, config.blk_file));
+  const auto size = disk_bytes(disk.file.ref());
+  if (!size) {
+    return disk_error(config.blk_file,
+                      "does not tell its size: " + errno_text(size.error().os_errno));
+  }
+  const std::uint64_t bytes = *size;
   const std::uint64_t served = common::round_down(bytes, config.block_size);
   if (bytes == 0) {
     return disk_error(config.blk_file, "is empty; give it a size first: truncate -s 10G FILE");
@@ -189,6 +187,17 @@ Answer<void> align(Disk& disk, FdRef found, int access, const struct stat& statu
 }
 
 }  // namespace
+
+common::Result<std::uint64_t> disk_bytes(FdRef file) noexcept {
+  struct stat status {};
+  if (::fstat(file.number, &status) != 0) return common::fail_errno("fstat", errno);
+  if (!S_ISBLK(status.st_mode)) return static_cast<std::uint64_t>(status.st_size);
+  std::uint64_t bytes = 0;
+  if (::ioctl(file.number, BLKGETSIZE64, &bytes) != 0) {
+    return common::fail_errno("BLKGETSIZE64", errno);
+  }
+  return bytes;
+}
 
 Answer<Disk> open_disk(const DeviceConfig& config) {
   TRY_LET(const Fd found, look_up(config));

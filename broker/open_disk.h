@@ -18,6 +18,7 @@ struct Disk {
   std::uint64_t capacity_sectors =
       0;                             // Whole blocks of the device's block size, in 512-byte units.
   std::uint32_t unserved_bytes = 0;  // At the end of the file, less than a block: worth a warning.
+  bool is_short = false;             // It has shrunk below that since.
   bool block_device = false;
   bool read_only = false;
   bool direct = false;
@@ -35,5 +36,8 @@ struct Disk {
 // Opens `config.blk_file`: openat2 without magic links; a regular file or a block device; an OFD
 // lock (write lock unless read-only) so that no image is served twice; size at least one block.
 [[nodiscard]] Answer<Disk> open_disk(const DeviceConfig& config);
+
+// The size of what is open, in bytes, now. It may have been changed by others.
+[[nodiscard]] common::Result<std::uint64_t> disk_bytes(common::FdRef file) noexcept;
 
 }  // namespace broker

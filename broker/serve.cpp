@@ -44,7 +44,7 @@ namespace {
 using std::chrono::milliseconds;
 
 // How soon an operator reads that a disk fails, and how often at most.
-constexpr milliseconds kDiskErrorsInterval{2000};
+constexpr milliseconds kLookInterval{2000};
 // SIGTERM promises an end within 2 s, on a busy host too.
 constexpr milliseconds kStopDrain{1200};
 constexpr milliseconds kStopKill{1300};
@@ -86,7 +86,7 @@ class Broker {
   void stop_if_all_finished();
   void log_postures();
   void log_stats();
-  void log_disk_errors();
+  void look_at_disks();
 
   // What becomes a Device.
   struct Plan {
@@ -116,7 +116,7 @@ class Broker {
   bool stopping_ = false;
   std::chrono::steady_clock::time_point stats_since_;
   EventLoop::Registration stats_timer_;
-  EventLoop::Registration disk_errors_timer_;
+  EventLoop::Registration look_timer_;
   EventLoop::Registration kill_timer_;
   EventLoop::Registration limit_timer_;
 };
@@ -283,7 +283,7 @@ Answer<void> Broker::open_devices() {
     }
   }
   plans_.clear();
-  log_disk_errors();
+  look_at_disks();
   if (config_.stats_interval_s != 0) {
     stats_since_ = std::chrono::steady_clock::now();
     stats_timer_ =
@@ -329,7 +329,7 @@ void Broker::stop() {
   log_.info("", "stopping: workers finish what they have taken");
   manager_.notify("STOPPING=1");
   stats_timer_.reset();
-  disk_errors_timer_.reset();
+  look_timer_.reset();
   kill_timer_ = loop_->after(kStopKill, [this] {
     for (const auto& device : devices_) device->kill();
   });
@@ -374,13 +374,14 @@ void Broker::log_postures() {
 
 // A worker cannot say anything, so it is looked at: one line per device and look at most, however
 // much fails.
-void Broker::log_disk_errors() {
+void Broker::look_at_disks() {
   for (const auto& device : devices_) {
+    device->look_for_change();
     if (const std::string line = device->disk_errors_line(); !line.empty()) {
       log_.error(device->name(), line);
     }
   }
-  disk_errors_timer_ = loop_->after(kDiskErrorsInterval, [this] { log_disk_errors(); });
+  look_timer_ = loop_->after(kLookInterval, [this] { look_at_disks(); });
 }
 
 void Broker::log_stats() {

@@ -10,12 +10,14 @@
 // store that the guest sees, used.idx, is the ring's.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "common/inflight_wire.h"
 #include "common/result.h"
@@ -46,17 +48,17 @@ class Inflight {
 
   // A head was taken from the avail ring.
   void take(std::uint16_t head) noexcept {
-    common::inflight::DescState& state = states_[head];
-    state.counter = counter_++;
+    common::inflight::DescState* const state = states_ + head;
+    state->counter = counter_++;
     barrier();
-    state.in_flight = 1;
+    state->in_flight = 1;
   }
 
   // Its answer is in the used ring, where nobody looks yet.
   void answer(std::uint16_t head) noexcept {
-    states_[head].next = last_batch_head_;
-    last_batch_head_ = head;
-    batch_[batch_count_++ % kRequestsMax] = head;
+    const std::uint32_t count = batch_count_++;
+    batch_[count % kRequestsMax] = head;
+    states_[head].next = std::exchange(last_batch_head_, head);
   }
 
   // Around the store of used.idx. Dying between the two is what the list of the last batch is for.
@@ -66,8 +68,12 @@ class Inflight {
   }
   void after_publish(std::uint16_t used_idx) noexcept {
     barrier();
-    for (std::uint32_t i = 0; i < batch_count_; ++i)
-      states_[batch_[i % kRequestsMax]].in_flight = 0;
+    // In variables of its own: a store of a byte could change any member, for all the compiler
+    // knows.
+    common::inflight::DescState* const states = states_;
+    const std::uint16_t* const batch = batch_.get();
+    const std::uint32_t count = std::min(batch_count_, kRequestsMax);
+    for (std::uint32_t i = 0; i < count; ++i) states[batch[i]].in_flight = 0;
     batch_count_ = 0;
     barrier();
     header_->used_idx = used_idx;

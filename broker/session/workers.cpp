@@ -331,6 +331,7 @@ Outcome<void> Workers::on_config(const common::ipc::ConfigChanged& changed) noex
   if (changed.config_bytes > changed.config.size()) return end_with(SessionExit::kHostFault);
   device_.config.replace(std::span(changed.config).first(changed.config_bytes));
   device_.config_change_pending = true;
+  told_of_no_channel_ = false;
   return {};
 }
 
@@ -338,8 +339,9 @@ Outcome<void> Workers::on_config(const common::ipc::ConfigChanged& changed) noex
 // read its channel must not stop its rings.
 void Workers::announce_config() noexcept {
   constexpr std::uint64_t kNeeded = kProtocolConfig | kProtocolBackendReq;
-  if (!device_.config_change_pending || device_.is_suspended() ||
-      !device_.backend_channel.valid() || !device_.features.has_protocol(kNeeded)) {
+  if (!device_.config_change_pending || device_.is_suspended()) return;
+  if (!device_.backend_channel.valid() || !device_.features.has_protocol(kNeeded)) {
+    if (!std::exchange(told_of_no_channel_, true)) broker_.report(EventCode::kConfigNotTold);
     return;
   }
   device_.config_change_pending = false;

@@ -113,6 +113,7 @@ class Workers {
   std::optional<std::uint64_t> announced_features_;  // To the log.
   std::optional<std::uint64_t> told_features_;  // To the broker, where it wants them.
   bool waits_for_features_ = false;
+  bool told_of_no_channel_ = false;
 };
 
 }  // namespace session

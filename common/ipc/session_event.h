@@ -60,6 +60,7 @@ enum class EventCode : std::uint32_t {
   kDeviceReset,      //
   kIgnoredRequest,   // request: legal and without effect here
   kRefusedRequest,   // request, errno: answered with an error
+  kConfigNotTold,    // : the front-end has no channel on which to hear of a new configuration
   kEventsDropped,    // count: more events than the limit for one session
 };
 

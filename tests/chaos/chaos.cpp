@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <sstream>
 
 #include "tests/fakes/failure.h"
@@ -56,6 +57,7 @@ Chaos::Chaos(const Plan& plan) : plan_(plan), random_(plan.seed), versions_(plan
       {"change the memory table", &Chaos::change_memory, false, 4},
       {"pause a queue", &Chaos::pause_queue, false, 3},
       {"stop and start a ring", &Chaos::stop_and_start_ring, false, 3},
+      {"grow the disk", &Chaos::grow_disk, false, 2},
   };
   integration::make_image(images_.file("disk.img"), plan_.queues * kBlocks * 4096);
   start_broker();
@@ -222,6 +224,12 @@ void Chaos::stop_and_start_ring() {
   fakes::require(base == client_->queue(queue).driver().used_idx(),
                  "a stopped ring has requests in flight");
   client_->restart_ring(queue, static_cast<std::uint16_t>(base));
+}
+
+// The broker sees it when it looks next, in some event that comes later.
+void Chaos::grow_disk() {
+  const std::string path = images_.file("disk.img");
+  std::filesystem::resize_file(path, std::filesystem::file_size(path) + (1 << 20));
 }
 
 // --- means ---------------------------------------------------------------------------------------

@@ -67,6 +67,7 @@ class Chaos {
   void change_memory();
   void pause_queue();
   void stop_and_start_ring();
+  void grow_disk();
 
   // --- means ------------------------------------------------------------------------------------
   void start_broker();

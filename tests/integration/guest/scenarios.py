@@ -285,7 +285,7 @@ def processes_killed(setting: Setting) -> None:
 
 
 def kill_and_wait(broker, titles: list, line: str, times: int) -> None:
-    """Kills everything whose title contains one of these; waits for so many new lines of the log."""
+    """Kills everything whose title has one of these; waits for so many new lines of the log."""
     before = broker.log.read_text().count(line)
     for pid in backend.descendants(broker.process.pid):
         if any(title in backend.title_of(pid) for title in titles):
@@ -293,6 +293,17 @@ def kill_and_wait(broker, titles: list, line: str, times: int) -> None:
     came = backend.wait_until(lambda: broker.log.read_text().count(line) >= before + times,
                               WORKERS_GONE_TIMEOUT_S)
     expect(f"'{line}' {times} times after {titles} were killed", came)
+
+
+def resize(setting: Setting) -> None:
+    """A disk that grows on the host grows in the guest, under load and without a reboot."""
+    disk = setting.sparse_image("disk", 64)
+    with setting.serve(setting.device("disk", disk)) as broker:
+        with setting.guest(broker, "resize.sh", "disk") as guest:
+            guest.wait_line("working")
+            os.truncate(disk, 96 * MIB)
+            output = guest.finish()
+    expect("the guest sees 96 MiB", f"sectors {96 * MIB // 512}" in output)
 
 
 def wait_workers_gone(broker) -> None:
@@ -355,6 +366,6 @@ def net_testpmd(setting: Setting) -> None:
 SCENARIOS = {
     scenario.__name__: scenario
     for scenario in (firmware_boot, four_queues, reset, disk_kinds, memory_added, disk_plugged,
-                     broker_restarted, processes_killed, qemu_killed, net_traffic,
+                     broker_restarted, processes_killed, qemu_killed, resize, net_traffic,
                      net_changes, net_broker_restarted, net_testpmd)
 }

@@ -298,6 +298,9 @@ TEST(Options, LimitsSerials) {
 
 TEST(Options, LimitsTheRest) {
   EXPECT_EQ(device_of(parse_blk({"--poll-us=1000000"})).poll_us, 1'000'000u);
+  EXPECT_FALSE(device_of(parse_blk({})).restart_after_violation);
+  EXPECT_TRUE(device_of(parse_blk({"--on-worker-violation=restart"})).restart_after_violation);
+  EXPECT_THAT(error_of(parse_blk({"--on-worker-violation=maybe"})), HasSubstr("stop or restart"));
   EXPECT_THAT(error_of(parse_blk({"--poll-us=1000001"})), HasSubstr("--poll-us"));
   EXPECT_THAT(error_of(parse_blk({"--block-size=1024"})), HasSubstr("512 or 4096"));
   EXPECT_THAT(error_of(parse_blk({"--engine=threads"})), HasSubstr("auto, io_uring or fallback"));

@@ -512,6 +512,14 @@ TEST_F(Rules, ConfigChangeIsAnnouncedWithoutWaitingForAnAnswer) {
 }
 
 // 18
+TEST_F(Rules, FrontEndWithoutAChannelForConfigChangesIsReported) {
+  start_device();
+  broker().send(resized());
+  (void)broker().wait_event(EventCode::kConfigNotTold);
+  EXPECT_EQ(broker().starts_of(0), 2U);
+}
+
+// 18
 TEST_F(Rules, ConfigChangeWaitsWhileTheDeviceIsSuspended) {
   launch();
   negotiate();
