@@ -48,6 +48,12 @@ bool is_costly(std::uint32_t kind) {
          kind == ipc::SendRarp::kKind;
 }
 
+// What a start fails of may be over soon: the kernel still holds what dead workers had.
+constexpr milliseconds kStartRetry{20};
+bool is_passing(int os_errno) {
+  return os_errno == ENOMEM || os_errno == EAGAIN || os_errno == EMFILE || os_errno == ENFILE;
+}
+
 bool same_exit(const Death& death, ipc::SessionExit code) {
   return death.exited_with(static_cast<int>(code));
 }
@@ -216,6 +222,7 @@ void Connection::open_queue(std::uint32_t queue) {
     log_.error(name + " cannot be started: " + worker.error().what + ": " +
                errno_text(worker.error().os_errno) +
                (no_ring ? std::string("; ") + kNoMemoryForRing : ""));
+    if (is_passing(worker.error().os_errno)) return answer_death(queue, {}, kStartRetry);
     return answer_ended(queue, {ipc::QueueOutcome::kNotStarted, 0});
   }
   const common::Fd socket = (*worker)->take_session_socket();
@@ -410,10 +417,10 @@ void Connection::answer(const T& message, std::span<const common::FdRef> fds) {
   hang_up("it does not read its answers");
 }
 
-void Connection::answer_death(std::uint32_t queue, WorkerEnd end) {
+void Connection::answer_death(std::uint32_t queue, WorkerEnd end, milliseconds least_delay) {
   if (end.outcome != ipc::QueueOutcome::kDied) return answer_ended(queue, end);
   const std::string name = "queue " + std::to_string(queue);
-  const auto delay = restarts_[queue].after_death(end.lived);
+  auto delay = restarts_[queue].after_death(end.lived);
   const bool forbidden = end.by_violation && !facts_.restart_after_violation;
   if (forbidden || !delay) {
     log_.error(name + " is not served any more: " +
@@ -426,13 +433,13 @@ void Connection::answer_death(std::uint32_t queue, WorkerEnd end) {
     died_at_.erase(queue);
     return answer_ended(queue, end);
   }
-  died_at_[queue] = std::chrono::steady_clock::now();
+  delay = std::max(*delay, least_delay);
+  died_at_.emplace(queue, std::chrono::steady_clock::now());
   // A session that waits for the end of this worker has a front-end that waits for it.
   if (delay->count() == 0 || peer_.state(queue) == SessionPeer::QueueState::kClosing) {
     return answer_ended(queue, end);
   }
-  log_.warn(name + " gets a new worker in " + std::to_string(delay->count()) +
-            " ms: its workers die one after the other");
+  log_.warn(name + " gets a new worker in " + std::to_string(delay->count()) + " ms");
   Held& held = held_ends_[queue];
   held.end = end;
   held.timer = services_.loop.after(*delay, [this, queue] {
