@@ -118,8 +118,7 @@ class Connection final : private SessionRequests {
   void answer(const T& message, std::span<const common::FdRef> fds = {});
   void answer_ended(std::uint32_t queue, const WorkerEnd& end);
   // The queue's worker has died: says so to the session when another one may be started.
-  void answer_death(std::uint32_t queue, WorkerEnd end,
-                    std::chrono::milliseconds least_delay = {});
+  void answer_death(std::uint32_t queue, WorkerEnd end, std::chrono::milliseconds least_delay = {});
 
   Services& services_;
   const DeviceFacts& facts_;

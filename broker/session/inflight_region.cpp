@@ -78,8 +78,9 @@ std::optional<InflightRegion::Place> InflightRegion::place(std::uint32_t queue,
     return Place{file_.ref(), given_.offset + queue * given_.stride, given_.entries, true};
   }
   if (!own_.valid()) return std::nullopt;
-  return Place{own_.ref(), queue * inflight::stride(own_entries_, inflight::kOurStride),
-               own_entries_, false};
+  // No more of it than the ring needs: what is not touched takes no memory.
+  return Place{own_.ref(), queue * inflight::stride(own_entries_, inflight::kOurStride), size,
+               false};
 }
 
 }  // namespace session

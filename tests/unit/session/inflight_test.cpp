@@ -118,7 +118,7 @@ TEST_F(Inflight, FrontEndWithoutTheFeatureGetsAFileOfOurOwnForItsWorkers) {
   run_ring();
   ASSERT_TRUE(newest().inflight.valid());
   EXPECT_EQ(newest().ring.inflight_resume, 0U);
-  EXPECT_EQ(newest().ring.inflight_entries, 1024U);
+  EXPECT_EQ(newest().ring.inflight_entries, kRingSize);
   EXPECT_EQ(broker().inflight_files().size(), 1U);
   run_ring(1);
   EXPECT_EQ(broker().inflight_files().size(), 1U);
