@@ -270,6 +270,13 @@ void Connection::swap_call(std::uint32_t queue, common::Fd eventfd, bool running
   answered(false);
 }
 
+void Connection::look_for_stalls() {
+  for (const auto& [queue, worker] : workers_) {
+    const std::string text = worker->look_for_stall();
+    if (!text.empty()) log_.warn("queue " + std::to_string(queue) + ": " + text);
+  }
+}
+
 void Connection::driver_features(std::uint64_t features) {
   facts_.model.hooks->driver_features(features);
 }

@@ -80,6 +80,8 @@ class Connection final : private SessionRequests {
   [[nodiscard]] CounterTotals counters() const;
   // Why the disk failed last, where it did (Counter::kDiskErrors).
   [[nodiscard]] std::uint32_t disk_os_errno() const;
+  // Tells the operator of queues whose disk does not answer.
+  void look_for_stalls();
   // For the VMM: the device's configuration space has become this.
   void config_changed(std::span<const std::byte> config);
   [[nodiscard]] std::size_t worker_count() const noexcept { return workers_.size(); }

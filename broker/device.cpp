@@ -126,6 +126,7 @@ std::string Device::stats_line(double seconds) {
 }
 
 void Device::look_for_change() {
+  if (connection_) connection_->look_for_stalls();
   const DeviceModel::Change change = facts_.model.look_for_change();
   if (change.text.empty()) return;
   log_.write(change.is_error ? Level::kError : Level::kInfo, change.text);

@@ -44,7 +44,7 @@ class Device {
   // The line of --stats-interval for what has happened since the last one; empty where nobody has
   // been served.
   [[nodiscard]] std::string stats_line(double seconds);
-  // Notices what others have changed about what is served, and tells the VMM.
+  // Notices what others have changed about what is served, and tells the VMM; and what hangs.
   void look_for_change();
   // What the disk has failed at since this was asked last; empty where it has not.
   [[nodiscard]] std::string disk_errors_line();

@@ -82,6 +82,13 @@ void Worker::check_jail(int tries_left) {
   }
 }
 
+std::string Worker::look_for_stall() {
+  const common::StatusPage& page = process_.page();
+  constexpr auto kTurns = static_cast<std::size_t>(common::Counter::kTurns);
+  return stall_.look(page.in_flight.load(std::memory_order_relaxed),
+                     page.counters[kTurns].load(std::memory_order_relaxed));
+}
+
 void Worker::stop(milliseconds patience) {
   patience_timer_ = services_.loop.after(patience, [this, patience] {
     kill("it did not drain within " + std::to_string(patience.count()) + " ms");

@@ -17,6 +17,7 @@
 #include "broker/event_loop.h"
 #include "broker/jailer.h"
 #include "broker/services.h"
+#include "broker/stall_watch.h"
 #include "broker/stats_report.h"
 #include "common/device_kind.h"
 #include "common/fd.h"
@@ -75,6 +76,8 @@ class Worker {
   [[nodiscard]] pid_t pid() const noexcept { return process_.child.pid; }
   [[nodiscard]] common::LayerResults layers() const { return reported_layers(process_.page()); }
   [[nodiscard]] CounterTotals counters() const { return read_counters(process_.page()); }
+  // See stall_watch.h.
+  [[nodiscard]] std::string look_for_stall();
   [[nodiscard]] std::uint32_t disk_os_errno() const {
     return process_.page().disk_os_errno.load(std::memory_order_relaxed);
   }
@@ -109,6 +112,7 @@ class Worker {
   common::Fd engine_;  // The worker's ring lives until this is closed, its files with it.
   Ended ended_;
 
+  StallWatch stall_;
   bool stop_asked_ = false;
   std::string killed_because_;
   std::chrono::milliseconds stop_retry_{1};

@@ -257,7 +257,7 @@ void Chaos::kill_all(const std::vector<pid_t>& victims) {
 
 void Chaos::start_broker() {
   broker_ = std::make_unique<fakes::BrokerProcess>(fakes::BrokerProcess::Setup{
-      .program = BULKHEAD_PROGRAM,
+      .program = plan_.program,
       .arguments = {"blk", "--socket-path=" + sockets_.file("disk.sock"),
                     "--blk-file=" + images_.file("disk.img"), "--engine=" + plan_.engine,
                     std::string("--direct=") + (plan_.direct ? "on" : "off")}});

@@ -22,6 +22,7 @@
 namespace chaos {
 
 struct Plan {
+  std::string program = BULKHEAD_PROGRAM;
   std::string engine = "io_uring";
   bool direct = false;
   // The front-end uses vhost-user's in-flight tracking. Without it a request that was in flight

@@ -14,7 +14,8 @@ namespace {
 
 constexpr const char* kUsage =
     "usage: bulkhead-chaos [--events=N] [--seed=N] [--queues=N] [--engine=io_uring|fallback]\n"
-    "                      [--direct=on|off] [--tracked=on|off] [--verbose]\n";
+    "                      [--direct=on|off] [--tracked=on|off] [--program=PATH]\n"
+    "                      [--verbose]\n";
 
 bool take(std::string_view argument, std::string_view name, std::string& value) {
   if (!argument.starts_with(name)) return false;
@@ -32,6 +33,7 @@ bool parse(int count, char** arguments, chaos::Plan& plan) {
     } else if (take(arguments[i], "--queues=", value)) {
       plan.queues = static_cast<std::uint16_t>(std::strtoul(value.c_str(), nullptr, 10));
     } else if (take(arguments[i], "--engine=", plan.engine)) {
+    } else if (take(arguments[i], "--program=", plan.program)) {
     } else if (take(arguments[i], "--direct=", value)) {
       plan.direct = value == "on";
     } else if (take(arguments[i], "--tracked=", value)) {
