@@ -33,7 +33,8 @@ T load(const T& field) noexcept {
 
 }  // namespace
 
-Inflight::Inflight(std::span<std::byte> region, std::uint16_t entries, std::uint16_t queue_size)
+Inflight::Inflight(std::span<std::byte> region, std::uint16_t entries, std::uint16_t queue_size,
+                   bool resume)
     : entries_(entries),
       queue_size_(queue_size),
       batch_(std::make_unique_for_overwrite<std::uint16_t[]>(kRequestsMax)),
@@ -47,12 +48,16 @@ Inflight::Inflight(std::span<std::byte> region, std::uint16_t entries, std::uint
                      0);
   header_ = reinterpret_cast<Header*>(region.data());
   states_ = reinterpret_cast<DescState*>(region.data() + sizeof(Header));
+  if (!resume) forget();
 }
 
-common::Result<bool, RingFault> Inflight::begin(std::uint16_t used_idx, bool resume) noexcept {
+common::Result<bool, RingFault> Inflight::begin(std::uint16_t used_idx) noexcept {
   const std::uint16_t version = load(header_->version);
-  if (!resume || version == 0) {
-    forget(used_idx);
+  if (version == 0) {
+    forget();
+    header_->used_idx = used_idx;
+    barrier();
+    header_->version = common::inflight::kVersion;
     return false;
   }
   if (version != common::inflight::kVersion) return broken(Field::kVersion, version);
@@ -77,17 +82,16 @@ common::Result<bool, RingFault> Inflight::begin(std::uint16_t used_idx, bool res
   return true;
 }
 
-// Only where there is something to forget: a region that nobody has used costs no memory yet.
-void Inflight::forget(std::uint16_t used_idx) noexcept {
+// Leaves the region as if nobody had used it. Where there is nothing to forget, nothing is written.
+void Inflight::forget() noexcept {
+  if (load(header_->version) != 0) header_->version = 0;
+  barrier();
   for (std::uint16_t head = 0; head < entries_; ++head) {
     if (load(states_[head].in_flight) != 0) states_[head].in_flight = 0;
   }
   header_->features = 0;
   header_->desc_num = entries_;
   header_->last_batch_head = 0;
-  header_->used_idx = used_idx;
-  barrier();
-  header_->version = common::inflight::kVersion;
 }
 
 // Each flag is fetched once, and what counts them is what lists them.

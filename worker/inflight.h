@@ -31,13 +31,16 @@ class Inflight {
  public:
   Inflight() noexcept = default;
   // `region` is mapped as long as this lives and has room for `entries` heads, at least as many as
-  // the queue has. Empty: memory of our own, which ends with us. Looks at no byte of it.
-  Inflight(std::span<std::byte> region, std::uint16_t entries, std::uint16_t queue_size);
+  // the queue has. Empty: memory of our own, which ends with us. `resume`: it may know of requests
+  // that were taken and not answered. Without, whatever it says is forgotten at once: the session
+  // relies on that as soon as it hears that we serve, even if we die right after. With it, no byte
+  // of the region is looked at yet.
+  Inflight(std::span<std::byte> region, std::uint16_t entries, std::uint16_t queue_size,
+           bool resume);
 
-  // Begins to keep the region. `resume`: it may know of requests that were taken and not answered;
-  // they are what replay_head() brings. Without, whatever it says is forgotten. True if the region
-  // was in use before.
-  [[nodiscard]] common::Result<bool, RingFault> begin(std::uint16_t used_idx, bool resume) noexcept;
+  // Begins to keep the region. What it knows is what replay_head() brings. True if the region was
+  // in use before.
+  [[nodiscard]] common::Result<bool, RingFault> begin(std::uint16_t used_idx) noexcept;
 
   // What is to be served again, in the order in which it was taken, before anything new.
   [[nodiscard]] std::uint16_t replays_left() const noexcept {
@@ -86,7 +89,7 @@ class Inflight {
   };
 
   static void barrier() noexcept { std::atomic_signal_fence(std::memory_order_seq_cst); }
-  void forget(std::uint16_t used_idx) noexcept;
+  void forget() noexcept;
   [[nodiscard]] common::Result<void, RingFault> find_in_flight() noexcept;
   [[nodiscard]] common::Result<void, RingFault> finish_last_batch(std::uint16_t first,
                                                                   std::uint16_t count) noexcept;

@@ -66,9 +66,9 @@ common::Result<SplitRing, RingFault> SplitRing::create(const common::GuestMemory
   ring.size_ = size;
   ring.event_idx_ = event_idx;
   ring.next_avail_ = ring.seen_avail_ = static_cast<std::uint16_t>(start.next_avail);
-  ring.resume_ = !inflight.empty() && start.inflight_resume != 0;
   const std::uint32_t entries = inflight.empty() ? start.queue_size : start.inflight_entries;
-  ring.inflight_ = Inflight(inflight, static_cast<std::uint16_t>(entries), size);
+  ring.inflight_ = Inflight(inflight, static_cast<std::uint16_t>(entries), size,
+                            !inflight.empty() && start.inflight_resume != 0);
   return ring;
 }
 
@@ -76,7 +76,7 @@ SplitRing::Begin SplitRing::begin() noexcept {
   // The only time that we believe this index: the front-end gives us the avail side only, and what
   // served this ring before us left its count here. A guest that lies confuses itself.
   next_used_ = published_used_ = decided_used_ = used_.load16(common::kUsedIdxOffset);
-  const auto was_used = inflight_.begin(next_used_, resume_);
+  const auto was_used = inflight_.begin(next_used_);
   if (!was_used) {
     fault_ = was_used.error();
     return Begin::kFault;

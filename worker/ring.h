@@ -114,7 +114,6 @@ class SplitRing {
   bool event_idx_ = false;
   bool kicks_enabled_ = true;
   bool peeked_ = false;
-  bool resume_ = false;  // The in-flight region says where we stand.
   std::uint16_t head_ = 0;
   std::uint16_t next_avail_ = 0;      // The next entry of the avail ring that we take.
   std::uint16_t seen_avail_ = 0;      // avail.idx when we last loaded it, checked.

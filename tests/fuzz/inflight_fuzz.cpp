@@ -28,8 +28,8 @@ void resume(fuzz::Input& input) {
   const auto written = input.bytes(bytes);
   if (!written.empty()) std::memcpy(region.data(), written.data(), written.size());
 
-  worker::Inflight inflight(region, entries, size);
-  const auto begun = inflight.begin(used_idx, true);
+  worker::Inflight inflight(region, entries, size, true);
+  const auto begun = inflight.begin(used_idx);
   if (!begun) {
     require(begun.error().code == common::ipc::WorkerFault::kInflightBroken);
     return;
@@ -46,8 +46,8 @@ void resume(fuzz::Input& input) {
   inflight.before_publish();
   inflight.after_publish(static_cast<std::uint16_t>(used_idx + seen.count()));
   // What it leaves behind is a region that the next worker takes, with nothing in flight.
-  worker::Inflight next(region, entries, size);
-  const auto again = next.begin(static_cast<std::uint16_t>(used_idx + seen.count()), true);
+  worker::Inflight next(region, entries, size, true);
+  const auto again = next.begin(static_cast<std::uint16_t>(used_idx + seen.count()));
   require(again.has_value() && next.replays_left() == 0);
 }
 

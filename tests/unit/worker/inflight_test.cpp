@@ -207,6 +207,23 @@ TEST_F(InflightTest, WithoutResumeWhateverTheRegionSaysIsForgotten) {
   EXPECT_EQ(ring.next_avail(), 0U);
 }
 
+// The session takes it for done as soon as the worker says that it serves.
+TEST_F(InflightTest, ForgettingIsDoneBeforeTheRingIsTouched) {
+  {
+    SplitRing dead = make(false);
+    (void)dead.begin();
+    offer({5, 2});
+    (void)take_all(dead);
+  }
+  { const SplitRing killed_at_once = make(false); }
+  RingStart from_seven = start(true);
+  from_seven.next_avail = 7;
+  SplitRing ring = SplitRing::create(memory_, from_seven, region()).value();
+  (void)ring.begin();
+  EXPECT_FALSE(ring.replaying());
+  EXPECT_EQ(ring.next_avail(), 7U);
+}
+
 TEST_F(InflightTest, RingThatWasMadeAnewGoesWithARegionThatHasNothingInFlight) {
   SplitRing old = make(false);
   (void)old.begin();
