@@ -103,7 +103,6 @@ class Connection final : private SessionRequests {
   void host_mtu(std::uint32_t mtu) override;
   void send_rarp(const std::array<std::uint8_t, 6>& mac) override;
 
-
   void on_packets();
   void read_last_words();
   [[nodiscard]] bool within_rate(const common::ipc::Packet& packet);

@@ -111,7 +111,7 @@ class Workers {
   bool own_inflight_refused_ = false;
   std::uint32_t failed_starts_ = 0;
   std::optional<std::uint64_t> announced_features_;  // To the log.
-  std::optional<std::uint64_t> told_features_;  // To the broker, where it wants them.
+  std::optional<std::uint64_t> told_features_;       // To the broker, where it wants them.
   bool waits_for_features_ = false;
   bool told_of_no_channel_ = false;
 };
