@@ -129,10 +129,12 @@ Result<void> write_maps(pid_t pid, std::uint32_t uid, std::uint32_t gid, bool de
 }
 
 // The files of a process whose memory is not dumpable belong to root, and until exec the child's
-// memory is ours. A broker that is not dumpable and not root becomes so for these three writes.
+// memory is ours; where /proc is mounted with hidepid (systemd's ProtectProc=) they are not even
+// there. A broker that is not dumpable and not root becomes so for these three writes.
 Result<void> write_maps_dumpable(pid_t pid, std::uint32_t uid, std::uint32_t gid, bool deny) {
   const auto first = write_maps(pid, uid, gid, deny);
-  if (first || first.error().os_errno != EACCES || ::prctl(PR_GET_DUMPABLE) == 1) return first;
+  if (first || ::prctl(PR_GET_DUMPABLE) == 1) return first;
+  if (first.error().os_errno != EACCES && first.error().os_errno != ENOENT) return first;
   if (::prctl(PR_SET_DUMPABLE, 1) != 0) return first;
   const auto second = write_maps(pid, uid, gid, deny);
   (void)::prctl(PR_SET_DUMPABLE, 0);
