@@ -1,0 +1,39 @@
+# In the machine of tests/packaging/vm-test: Bulkhead under an enforcing AppArmor.
+. /mnt/common.sh
+
+denials() {
+  journalctl --no-pager -o cat _TRANSPORT=audit + _TRANSPORT=kernel | grep 'apparmor="DENIED"'
+}
+
+step "AppArmor: $(cat /sys/module/apparmor/parameters/enabled), $(uname -r)"
+install_package
+grep bulkhead /sys/kernel/security/apparmor/profiles
+start_service
+serve_example
+for pid in $broker $children; do
+  label=$(cat "/proc/$pid/attr/apparmor/current")
+  kind=$(kind_of "$pid")
+  echo "$kind: $label"
+  case $kind:$label in
+    'bulkhead:bulkhead (enforce)') ;;
+    'bulkhead-session:bulkhead//&bulkhead-session (enforce)') ;;
+    'bulkhead-worker-blk:bulkhead//&bulkhead-worker-blk (enforce)') ;;
+    *) wrong "not the profile of its kind" ;;
+  esac
+done
+posture
+end_front_end
+load /run/bulkhead/example.sock
+socket_activation
+stop_service
+
+step "denials in normal work"
+if denials; then wrong "AppArmor denied something"; else echo none; fi
+
+for profile in bulkhead-session bulkhead-worker-blk; do
+  step "what $profile refuses, alone"
+  /mnt/package_attempt --apparmor=$profile || wrong "$profile allows what it must not"
+done
+step "denials of the attempts: $(denials | wc -l)"
+remove_package
+exit $failed
