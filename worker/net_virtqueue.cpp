@@ -30,7 +30,10 @@ NetVirtqueue::NetVirtqueue(const NetQueueParts& parts, const SplitRing& split_ri
       reader_(memory, ring.descriptors(), ring.size(),
               (parts.ring.features & common::kFeatureIndirectDesc) != 0, scratch_),
       poller_(parts.device.poll_us, parts.device.tsc_per_us),
-      linger_ticks_(std::uint64_t{kLingerUs} * parts.device.tsc_per_us) {}
+      linger_ticks_(std::uint64_t{kLingerUs} * parts.device.tsc_per_us) {
+  // Where another worker goes on, should this one die: behind what has been answered.
+  status.next_avail.store(ring.next_avail(), std::memory_order_relaxed);
+}
 
 bool NetVirtqueue::next(Chain& chain) noexcept {
   switch (ring.peek()) {
