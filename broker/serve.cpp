@@ -76,6 +76,7 @@ class Broker {
   [[nodiscard]] Answer<void> give_up();
   [[nodiscard]] Answer<void> open_devices();
   void say_ready();
+  void say_alive(std::chrono::microseconds interval);
 
   [[nodiscard]] bool strict() const { return config_.posture == PostureDemand::kStrict; }
   [[nodiscard]] bool looks_before_listening() const;
@@ -117,6 +118,7 @@ class Broker {
   std::chrono::steady_clock::time_point stats_since_;
   EventLoop::Registration stats_timer_;
   EventLoop::Registration look_timer_;
+  EventLoop::Registration watchdog_timer_;
   EventLoop::Registration kill_timer_;
   EventLoop::Registration limit_timer_;
 };
@@ -303,6 +305,14 @@ void Broker::say_ready() {
   const std::size_t count = config_.devices.size();
   manager_.notify("READY=1\nSTATUS=Serving " + std::to_string(count) +
                   (count == 1 ? " device" : " devices"));
+  if (const auto within = manager_.watchdog()) say_alive(*within / 2);
+}
+
+// From the loop, so that a loop that hangs says nothing.
+void Broker::say_alive(std::chrono::microseconds interval) {
+  manager_.notify("WATCHDOG=1");
+  const auto pause = std::max(std::chrono::duration_cast<milliseconds>(interval), milliseconds(1));
+  watchdog_timer_ = loop_->after(pause, [this, interval] { say_alive(interval); });
 }
 
 int Broker::run() {

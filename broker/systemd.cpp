@@ -6,6 +6,7 @@
 
 #include <charconv>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
@@ -15,11 +16,11 @@ namespace broker {
 namespace {
 
 // The whole variable as a number, or -1.
-int number_from_environment(const char* name) {
+std::int64_t number_from_environment(const char* name) {
   const char* text = std::getenv(name);
   if (text == nullptr) return -1;
   const std::string_view view(text);
-  int number = -1;
+  std::int64_t number = -1;
   const auto [end, error] = std::from_chars(view.data(), view.data() + view.size(), number);
   return error == std::errc() && end == view.data() + view.size() ? number : -1;
 }
@@ -33,6 +34,12 @@ ServiceManager ServiceManager::from_environment() {
     if (usable && std::strlen(address) < sizeof(sockaddr_un::sun_path)) manager.address_ = address;
     ::unsetenv("NOTIFY_SOCKET");
   }
+  // sd_watchdog_enabled(3): without WATCHDOG_PID it is for whoever has the variable.
+  const std::int64_t interval_us = number_from_environment("WATCHDOG_USEC");
+  const bool ours = std::getenv("WATCHDOG_PID") == nullptr ||
+                    number_from_environment("WATCHDOG_PID") == ::getpid();
+  if (interval_us > 0 && ours) manager.watchdog_ = std::chrono::microseconds(interval_us);
+  for (const char* name : {"WATCHDOG_USEC", "WATCHDOG_PID"}) ::unsetenv(name);
   return manager;
 }
 
@@ -56,9 +63,10 @@ int take_listen_fds() {
   // LISTEN_PID: so that a child that inherits our environment does not take our sockets for its
   // own.
   const bool ours = number_from_environment("LISTEN_PID") == ::getpid();
-  const int count = number_from_environment("LISTEN_FDS");
+  const std::int64_t count = number_from_environment("LISTEN_FDS");
   for (const char* name : {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}) ::unsetenv(name);
-  return ours && count > 0 ? count : 0;
+  constexpr std::int64_t kCountMax = 1 << 20;  // No process has more descriptors.
+  return ours && count > 0 && count <= kCountMax ? static_cast<int>(count) : 0;
 }
 
 }  // namespace broker

@@ -2,6 +2,8 @@
 // environment variables (sd_notify(3), sd_listen_fds(3)).
 #pragma once
 
+#include <chrono>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -10,7 +12,7 @@ namespace broker {
 // Tells the service manager how we are. Does nothing where there is none.
 class ServiceManager {
  public:
-  // Takes NOTIFY_SOCKET out of the environment, so that no child speaks for us.
+  // Takes its variables out of the environment, so that no child speaks for us.
   [[nodiscard]] static ServiceManager from_environment();
 
   // `state` as in sd_notify(3): "READY=1", "STOPPING=1", "STATUS=…", lines joined by '\n'. Never
@@ -19,8 +21,14 @@ class ServiceManager {
 
   [[nodiscard]] bool present() const noexcept { return !address_.empty(); }
 
+  // WatchdogSec=: how often "WATCHDOG=1" must come at least, or we are taken for hung and killed.
+  [[nodiscard]] std::optional<std::chrono::microseconds> watchdog() const noexcept {
+    return watchdog_;
+  }
+
  private:
   std::string address_;  // A path, or "@name" in the abstract namespace.
+  std::optional<std::chrono::microseconds> watchdog_;
 };
 
 // How many sockets the service manager has opened for us, numbered from kListenFdsStart. 0 where

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 
 #include "policy/worker_net.h"
 #include "worker/tap_engine.h"
@@ -172,21 +173,20 @@ bool BrokerControlLink::ask(const Order& order) noexcept {
   return done.kind == NetControlDone::kKind && done.accepted == 1;
 }
 
-NetControl::NetControl(const NetQueueParts& parts, const SplitRing& ring,
-                       ControlLink& link) noexcept
-    : queue_(parts, ring),
+NetControl::NetControl(const NetQueueParts& parts, SplitRing split_ring, ControlLink& link) noexcept
+    : queue_(parts, std::move(split_ring)),
       engine_(*parts.engine),
       link_(link),
       parser_(parts.ring.features, parts.device.pairs) {}
 
 std::unique_ptr<NetControl> NetControl::create(const NetQueueParts& parts,
                                                ControlLink& link) noexcept {
-  const auto ring = SplitRing::create(parts.memory, parts.ring);
+  auto ring = SplitRing::create(parts.memory, parts.ring);
   if (!ring) {
     store_fault(*parts.status, ring.error());
     return nullptr;
   }
-  return std::unique_ptr<NetControl>(new NetControl(parts, *ring, link));
+  return std::unique_ptr<NetControl>(new NetControl(parts, *std::move(ring), link));
 }
 
 WorkerExit NetControl::run() noexcept {

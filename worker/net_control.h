@@ -81,7 +81,7 @@ class NetControl {
   [[nodiscard]] common::ipc::WorkerExit run() noexcept;
 
  private:
-  NetControl(const NetQueueParts& parts, const SplitRing& ring, ControlLink& link) noexcept;
+  NetControl(const NetQueueParts& parts, SplitRing split_ring, ControlLink& link) noexcept;
   void serve(Chain& chain) noexcept;
   void sleep() noexcept;
 

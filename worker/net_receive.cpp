@@ -56,8 +56,8 @@ std::uint32_t longest_frame(const NetQueueParts& parts) noexcept {
 // Always the buffers are used in the order in which they were offered (IN_ORDER is true), so those
 // that are left can be put back.
 struct NetReceive::State {
-  State(const NetQueueParts& parts, const SplitRing& split_ring)
-      : queue(parts, split_ring),
+  State(const NetQueueParts& parts, SplitRing split_ring)
+      : queue(parts, std::move(split_ring)),
         engine(*parts.engine),
         header(header_bytes(parts.ring.features)),
         mergeable((parts.ring.features & common::net::kFeatureMergeableBuffers) != 0),
@@ -120,12 +120,13 @@ NetReceive::NetReceive(std::unique_ptr<State> state) noexcept : state_(std::move
 NetReceive::~NetReceive() = default;
 
 std::unique_ptr<NetReceive> NetReceive::create(const NetQueueParts& parts) noexcept {
-  const auto ring = SplitRing::create(parts.memory, parts.ring);
+  auto ring = SplitRing::create(parts.memory, parts.ring);
   if (!ring) {
     store_fault(*parts.status, ring.error());
     return nullptr;
   }
-  return std::unique_ptr<NetReceive>(new NetReceive(std::make_unique<State>(parts, *ring)));
+  return std::unique_ptr<NetReceive>(
+      new NetReceive(std::make_unique<State>(parts, *std::move(ring))));
 }
 
 WorkerExit NetReceive::run() noexcept { return state_->run(); }

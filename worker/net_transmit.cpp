@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstring>
 #include <span>
+#include <utility>
 
 #include "common/verify.h"
 #include "policy/worker_limits.h"
@@ -40,8 +41,8 @@ struct Slot {
 }  // namespace
 
 struct NetTransmit::State {
-  State(const NetQueueParts& parts, const SplitRing& split_ring)
-      : queue(parts, split_ring),
+  State(const NetQueueParts& parts, SplitRing split_ring)
+      : queue(parts, std::move(split_ring)),
         engine(*parts.engine),
         rules(parts.ring.features, parts.device.mtu),
         header(header_bytes(parts.ring.features)),
@@ -82,12 +83,13 @@ NetTransmit::NetTransmit(std::unique_ptr<State> state) noexcept : state_(std::mo
 NetTransmit::~NetTransmit() = default;
 
 std::unique_ptr<NetTransmit> NetTransmit::create(const NetQueueParts& parts) noexcept {
-  const auto ring = SplitRing::create(parts.memory, parts.ring);
+  auto ring = SplitRing::create(parts.memory, parts.ring);
   if (!ring) {
     store_fault(*parts.status, ring.error());
     return nullptr;
   }
-  return std::unique_ptr<NetTransmit>(new NetTransmit(std::make_unique<State>(parts, *ring)));
+  return std::unique_ptr<NetTransmit>(
+      new NetTransmit(std::make_unique<State>(parts, *std::move(ring))));
 }
 
 WorkerExit NetTransmit::run() noexcept { return state_->run(); }

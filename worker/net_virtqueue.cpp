@@ -23,10 +23,10 @@ void store_fault(common::StatusPage& status, const RingFault& fault) noexcept {
   status.fault.store(static_cast<std::uint32_t>(fault.code), std::memory_order_release);
 }
 
-NetVirtqueue::NetVirtqueue(const NetQueueParts& parts, const SplitRing& split_ring) noexcept
+NetVirtqueue::NetVirtqueue(const NetQueueParts& parts, SplitRing split_ring) noexcept
     : memory(parts.memory),
       status(*parts.status),
-      ring(split_ring),
+      ring(std::move(split_ring)),
       reader_(memory, ring.descriptors(), ring.size(),
               (parts.ring.features & common::kFeatureIndirectDesc) != 0, scratch_),
       poller_(parts.device.poll_us, parts.device.tsc_per_us),

@@ -38,10 +38,10 @@ void store_fault(common::StatusPage& status, const RingFault& fault) noexcept;
 
 class NetVirtqueue {
  public:
-  NetVirtqueue(const NetQueueParts& parts, const SplitRing& split_ring) noexcept;
+  NetVirtqueue(const NetQueueParts& parts, SplitRing split_ring) noexcept;
 
   // First touch of the guest's bytes. True where the bell is owed.
-  [[nodiscard]] bool begin() noexcept { return ring.begin(); }
+  [[nodiscard]] bool begin() noexcept { return ring.begin() == SplitRing::Begin::kUsed; }
 
   // Reads the next chain and takes it. False: there is none, or the ring is broken, which
   // stop_for() has noted. The chain is valid until the next call.

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -11,7 +12,8 @@ from tools import ToolError, problems_of, run
 
 SCORE_MAX = 25  # systemd-analyze: tenths.
 UNITS = ("bulkhead.service", "bulkhead@.service")
-# As uids that no account has.
+PATIENCE_S = 30
+# That no account has.
 SERVICE_UID, SERVICE_GID = 64990, 64991
 
 
@@ -99,15 +101,32 @@ def check_example(root, bin_dir) -> list:
                  'mount -t proc -o hidepid=invisible proc /proc && exec "$@"', "sh",
                  *conditions(root), str(programs / "bulkhead"), "serve", f"--config={config}",
                  "--require-posture=strict"]
-        with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                              text=True) as broker:
-            try:
-                return drive(broker, bin_dir, place / "example.sock")
-            finally:
-                broker.terminate()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(str(place / "notify"))
+            os.chmod(place / "notify", 0o777)
+            manager.settimeout(PATIENCE_S)
+            told = {"NOTIFY_SOCKET": str(place / "notify"), "WATCHDOG_USEC": "100000"}
+            with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                                  text=True, env=os.environ | told) as broker:
+                try:
+                    return (drive(broker, bin_dir, place / "example.sock") or
+                            listen(manager))
+                finally:
+                    broker.terminate()
 
 
-def drive(broker, bin_dir, socket: Path) -> list:
+def listen(manager) -> list:
+    """What systemd hears: ready once, then alive, again and again."""
+    heard = []
+    try:
+        while heard.count("WATCHDOG=1") < 3:
+            heard.append(manager.recv(4096).decode())
+    except TimeoutError:
+        return [f"systemd would have heard {heard}"]
+    return [] if heard[0].startswith("READY=1\n") else [f"systemd would have heard {heard}"]
+
+
+def drive(broker, bin_dir, address: Path) -> list:
     said = []
     for line in broker.stderr:
         said.append(line.rstrip())
@@ -116,7 +135,7 @@ def drive(broker, bin_dir, socket: Path) -> list:
     else:
         return [f"does not start: {said}"]
     try:
-        result = run([bin_dir / "bulkhead-bench", f"--socket={socket}", "--mode=randwrite",
+        result = run([bin_dir / "bulkhead-bench", f"--socket={address}", "--mode=randwrite",
                       "--seconds=1", "--warmup=0.1"])
     except ToolError as error:
         return [str(error)]

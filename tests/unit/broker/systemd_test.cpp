@@ -72,6 +72,33 @@ TEST(ServiceManager, MayBeAbsentGoneOrNonsense) {
   ServiceManager::from_environment().notify("READY=1");
 }
 
+TEST(Watchdog, IsOursWhereItNamesUsOrNobody) {
+  ::setenv("WATCHDOG_USEC", "3000000", 1);
+  ::setenv("WATCHDOG_PID", std::to_string(::getpid()).c_str(), 1);
+  EXPECT_EQ(ServiceManager::from_environment().watchdog(), std::chrono::seconds(3));
+  ::setenv("WATCHDOG_USEC", "3000000", 1);
+  EXPECT_EQ(ServiceManager::from_environment().watchdog(), std::chrono::seconds(3));
+}
+
+TEST(Watchdog, IsKeptFromChildren) {
+  ::setenv("WATCHDOG_USEC", "3000000", 1);
+  ::setenv("WATCHDOG_PID", std::to_string(::getpid()).c_str(), 1);
+  (void)ServiceManager::from_environment();
+  EXPECT_EQ(::getenv("WATCHDOG_USEC"), nullptr);
+  EXPECT_EQ(::getenv("WATCHDOG_PID"), nullptr);
+}
+
+TEST(Watchdog, MayBeAbsentAnothersOrNonsense) {
+  EXPECT_EQ(ServiceManager::from_environment().watchdog(), std::nullopt);
+  ::setenv("WATCHDOG_USEC", "0", 1);
+  EXPECT_EQ(ServiceManager::from_environment().watchdog(), std::nullopt);
+  ::setenv("WATCHDOG_USEC", "99999999999999999999", 1);
+  EXPECT_EQ(ServiceManager::from_environment().watchdog(), std::nullopt);
+  ::setenv("WATCHDOG_USEC", "3000000", 1);
+  ::setenv("WATCHDOG_PID", "1", 1);
+  EXPECT_EQ(ServiceManager::from_environment().watchdog(), std::nullopt);
+}
+
 void set_listen_fds(const std::string& pid, const char* count) {
   ::setenv("LISTEN_PID", pid.c_str(), 1);
   ::setenv("LISTEN_FDS", count, 1);
