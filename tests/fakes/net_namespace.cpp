@@ -1,11 +1,14 @@
 #include "tests/fakes/net_namespace.h"
 
 #include <fcntl.h>
-#include <linux/capability.h>
+#include <net/if.h>
 #include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "tests/fakes/failure.h"
@@ -64,6 +67,14 @@ void ip(const std::vector<std::string>& words) {
   const int code = run_program(command);
   require(code != 127, "ip is not installed: apt-get install iproute2");
   require(code == 0, text + " failed");
+}
+
+bool has_carrier(const std::string& interface) {
+  const common::Fd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  ifreq request{};
+  std::copy(interface.begin(), interface.end(), request.ifr_name);
+  require_call(::ioctl(socket.ref().number, SIOCGIFFLAGS, &request) == 0, "flags of " + interface);
+  return (request.ifr_flags & IFF_RUNNING) != 0;
 }
 
 void make_tap(const std::string& name, const TapShape& shape) {

@@ -38,4 +38,7 @@ struct TapShape {
 };
 void make_tap(const std::string& name, const TapShape& shape = {});
 
+// Whether the interface is up and has a carrier (IFF_RUNNING).
+[[nodiscard]] bool has_carrier(const std::string& interface);
+
 }  // namespace fakes

@@ -7,9 +7,10 @@
 
 #include <algorithm>
 #include <array>
-#include <fstream>
+#include <chrono>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "common/virtqueue_wire.h"
@@ -36,7 +37,6 @@ constexpr std::uint8_t class_of(net::ControlClass class_) {
 
 class NetRunning : public NetTest {
  protected:
-  // The carrier as the host sees it ("1"); nothing while the interface is down.
   // Whoever sends at once after the interface came up may be too early for the kernel: again until
   // one arrives.
   void expect_receives_at_last() {
@@ -171,6 +171,27 @@ TEST_P(NetRunning, AFullRingOfTheGuestsStopsReceivingAndCostsNothing) {
     ASSERT_TRUE(got.has_value()) << i;
     EXPECT_EQ(got->frame, make_frame(200 + i, i));
   }
+}
+
+// No event says that a flag of an interface has changed but netlink's, which is what we test.
+bool becomes_running(const std::string& interface, bool wanted) {
+  const auto give_up = std::chrono::steady_clock::now() + fakes::kPatience;
+  while (std::chrono::steady_clock::now() < give_up) {
+    if (fakes::has_carrier(interface) == wanted) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return false;
+}
+
+TEST_P(NetRunning, TheHostSeesACableWhileAVmmIsThere) {
+  start();
+  EXPECT_TRUE(becomes_running("tap0", true));
+  client_.reset();
+  EXPECT_TRUE(becomes_running("tap0", false));
+  client_ = host().connect({.pairs = 2});
+  EXPECT_TRUE(becomes_running("tap0", true));
+  client().restart_all();
+  EXPECT_TRUE(fakes::has_carrier("tap0")) << "a reset of the guest pulls no cable";
 }
 
 // --- rings and pairs -----------------------------------------------------------------------------
