@@ -75,6 +75,9 @@ std::string attach_failed(int os_errno, const DeviceConfig& config) {
     case E2BIG:
       return "has no queue left: other processes hold them; stop those, or give fewer "
              "--num-queues";
+    case EMFILE:
+      return "needs more descriptors than this process may have; raise that limit (ulimit -n, "
+             "LimitNOFILE=), or give fewer --num-queues";
     default:
       return "cannot be opened: " + errno_text(os_errno);
   }
@@ -146,6 +149,9 @@ Answer<void> set_up(const std::string& name) {
   return tap_error(name, "was made, and cannot be set up: " + errno_text(errno));
 }
 
+// Descriptors of ours, or queues of the tap.
+bool is_exhausted(int os_errno) { return os_errno == EMFILE || os_errno == E2BIG; }
+
 Answer<Tap> open_by_name(const DeviceConfig& config) {
   const std::string& name = config.tap_name;
   TRY_LET(const auto before, look_up_link(name));
@@ -163,6 +169,8 @@ Answer<Tap> open_by_name(const DeviceConfig& config) {
   }
   while (tap.queues.size() < pairs) {
     auto queue = open_queue(name, kTapFlags | IFF_MULTI_QUEUE);
+    const bool as_many_as_can_be = !config.num_queues;
+    if (!queue && as_many_as_can_be && is_exhausted(queue.error())) break;
     if (!queue) return tap_error(name, attach_failed(queue.error(), config));
     tap.queues.push_back(*std::move(queue));
   }

@@ -54,6 +54,7 @@ void NetQueueDriver::reset() {
   slots_.assign(shape_.slots, Slot());
   slot_of_head_.assign(shape_.size, kNoSlot);
   free_descs_.clear();
+  order_.clear();
   for (std::uint16_t i = shape_.size; i > 0; --i) {
     free_descs_.push_back(static_cast<std::uint16_t>(i - 1));
   }
@@ -117,6 +118,7 @@ void NetQueueDriver::prepare(std::uint16_t number, std::span<const NetPiece> pie
     }
   }
   slot_of_head_[slot.descs[0]] = number;
+  order_.push_back(number);
   driver_.offer(slot.descs[0]);
 }
 
@@ -137,6 +139,9 @@ std::optional<NetDone> NetQueueDriver::harvest() {
           "a used element names what was not offered");
   NetDone done{slot_of_head_[head], elem->len.get()};
   slot_of_head_[head] = kNoSlot;
+  // VIRTIO_F_IN_ORDER is offered, so it must be true.
+  require(done.slot == order_.front(), "buffers are not used in the order of the offers");
+  order_.pop_front();
   Slot& slot = slots_[done.slot];
   slot.busy = false;
   free_descs_.insert(free_descs_.end(), slot.descs.begin(), slot.descs.end());

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <span>
 #include <vector>
@@ -115,6 +116,7 @@ class NetQueueDriver {
   std::vector<Slot> slots_;
   std::vector<std::uint16_t> free_descs_;
   std::vector<std::uint16_t> slot_of_head_;
+  std::deque<std::uint16_t> order_;  // Slots that are offered.
   std::size_t last_buffers_ = 0;
   bool offer_again_ = true;
 };

@@ -48,8 +48,9 @@ class NetConfigTest : public testing::Test {
 TEST_F(NetConfigTest, OffersWhatEveryCardHas) {
   constexpr std::uint64_t kAlways =
       common::kFeatureVersion1 | common::kFeatureIndirectDesc | common::kFeatureEventIdx |
-      net::kFeatureMac | net::kFeatureMtu | net::kFeatureStatus | net::kFeatureGuestAnnounce |
-      net::kFeatureCtrlVq | net::kFeatureCtrlRx | net::kFeatureMq | net::kFeatureMergeableBuffers;
+      common::kFeatureInOrder | net::kFeatureMac | net::kFeatureMtu | net::kFeatureStatus |
+      net::kFeatureGuestAnnounce | net::kFeatureCtrlVq | net::kFeatureCtrlRx | net::kFeatureMq |
+      net::kFeatureMergeableBuffers;
   EXPECT_EQ(features() & kAlways, kAlways);
 }
 
