@@ -48,6 +48,7 @@ class ScriptedTap final : public worker::TapEngine {
   std::vector<Frame> sent;
   std::vector<std::uint32_t> pieces;   // Segments of each packet of a transfer,
   std::vector<std::size_t> transfers;  // and how many packets each transfer had.
+  std::size_t flushes = 0;             // Transfers of nothing: the bell goes out with them.
   std::size_t tap_waits = 0;
   std::size_t kick_waits = 0;
   std::uint32_t bells = 0;
@@ -56,6 +57,7 @@ class ScriptedTap final : public worker::TapEngine {
   [[nodiscard]] worker::TapWakeup transfer(std::span<worker::TapPacket> packets) noexcept override {
     ++turns_;
     if (on_turn) on_turn();
+    if (packets.empty()) ++flushes;
     if (!packets.empty()) transfers.push_back(packets.size());
     for (worker::TapPacket& packet : packets) {
       common::verify(packet.count >= 1 && packet.count <= 1024);  // IOV_MAX

@@ -263,6 +263,15 @@ TEST_F(Receive, CountsWhatTheGuestsMemoryDidNotTake) {
   EXPECT_TRUE(rig.next_is(0, 60));
 }
 
+TEST_F(Receive, LetsTheBellGoOutBeforeItPollsForBuffers) {
+  rig.device.poll_us = rig.device.tsc_per_us = 1000;
+  offer(1, 1530);
+  rig.arrive(60);
+  EXPECT_EQ(rig.receive(), WorkerExit::kStopped);
+  EXPECT_EQ(rig.tap.bells, 1U);
+  EXPECT_EQ(rig.tap.flushes, 2U);  // That, and the last words.
+}
+
 TEST_F(Receive, RingsOnceForABatch) {
   offer(16, 1530);
   rig.arrive(60);

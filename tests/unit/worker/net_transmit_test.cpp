@@ -232,6 +232,14 @@ TEST_F(Transmit, LooksAtTheRingAgainAfterAKick) {
   EXPECT_EQ(rig.count(Counter::kKicks), 1U);
 }
 
+TEST_F(Transmit, LetsTheBellGoOutBeforeItPolls) {
+  rig.device.poll_us = rig.device.tsc_per_us = 1000;
+  ASSERT_TRUE(rig.send({}, 60));
+  EXPECT_EQ(rig.transmit(), WorkerExit::kStopped);
+  EXPECT_EQ(rig.tap.bells, 1U);
+  EXPECT_EQ(rig.tap.flushes, 2U);  // That, and the last words.
+}
+
 TEST_F(Transmit, RingsANewCallEventfdOnce) {
   rig.tap.swap_call();
   EXPECT_EQ(rig.transmit(), WorkerExit::kStopped);
