@@ -121,7 +121,7 @@ Outcome<Answer> set_config(Context& context, Incoming& incoming) noexcept {
   if (head.flags <= 2 && context.device.config.write(head.offset, bytes)) return Answer{};
   // Front-ends pass on what a guest writes, so this is an answer and not the end of the session.
   context.broker.report(EventCode::kConfigNotWritable, number_of(incoming), head.offset, head.size);
-  return Answer{{}, EPERM, true};
+  return Answer{.refusal_errno = EPERM, .reported = true};
 }
 
 Outcome<Answer> set_backend_req_fd(Context& context, Incoming& incoming) noexcept {

@@ -17,7 +17,7 @@ Outcome<Answer> send_rarp(Context& context, Incoming& incoming) noexcept {
   message.kind = common::ipc::SendRarp::kKind;
   std::memcpy(message.mac.data(), payload.data(), message.mac.size());
   // A source address is never a group's.
-  if ((message.mac[0] & 1) != 0) return Answer{{}, EINVAL};
+  if ((message.mac[0] & 1) != 0) return Answer{.refusal_errno = EINVAL};
   TRY(context.broker.send(message));
   return Answer{};
 }
@@ -25,7 +25,7 @@ Outcome<Answer> send_rarp(Context& context, Incoming& incoming) noexcept {
 // "The back-end should validate that it can support": what the guest has been promised.
 Outcome<Answer> net_set_mtu(Context& context, Incoming& incoming) noexcept {
   const auto mtu = incoming.as<std::uint64_t>();
-  if (mtu < common::net::kMtuMin || mtu > context.device.mtu_max) return Answer{{}, EINVAL};
+  if (mtu < common::net::kMtuMin || mtu > context.device.mtu_max) return Answer{.refusal_errno = EINVAL};
   common::ipc::HostMtu message{};
   message.kind = common::ipc::HostMtu::kKind;
   message.mtu = static_cast<std::uint32_t>(mtu);

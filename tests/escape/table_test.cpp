@@ -185,12 +185,13 @@ std::vector<RingTry> ring_operations(bool listed) {
   return tries;
 }
 
-// On the disk's slot. What is allowed gets some other answer, and at once: POLL_ADD takes the
-// length for flags that it does not know.
+// On the device's slot, without memory or length: what is allowed gets some other answer, and at
+// once. POLL_ADD takes the length for flags; without any it would wait.
 std::int64_t answer_to(const RingTry& each) {
-  constexpr int kDisk = 2;
-  auto escapee =
-      Escapee::start({.profile = each.profile}, try_ring(each.opcode, IOSQE_FIXED_FILE, kDisk, 2));
+  constexpr int kDevice = 2;
+  const std::uint32_t length = each.opcode == IORING_OP_POLL_ADD ? 2 : 0;
+  auto escapee = Escapee::start({.profile = each.profile},
+                                try_ring(each.opcode, IOSQE_FIXED_FILE, kDevice, length));
   if (!escapee) return 0;
   EXPECT_EQ(escapee->wait(), kCameBack);
   return escapee->result();
