@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tools import ToolError, problems_of, run
+from tools import ToolError, problems_of, programs, run
 
 APPARMOR = "policy/apparmor"
 SELINUX = "policy/selinux"
@@ -32,9 +32,9 @@ def check_apparmor(root, bin_dir) -> list:
         if f"local/{name}>" not in profile.read_text():
             problems.append(f"{profile.name}: has no place for local rules")
     names = {profile.name for profile in profiles(root)}
-    for program in bin_dir.glob("bulkhead*"):
-        if program.name not in names | {"bulkhead-bench"}:
-            problems.append(f"{program.name} has no profile")
+    installed = set(programs(root))
+    problems += [f"{each} has no profile" for each in sorted(installed - names)]
+    problems += [f"{each} is a profile of no program" for each in sorted(names - installed)]
     return problems
 
 
@@ -98,14 +98,24 @@ def check_selinux_functions(root, bin_dir) -> list:
 @problems_of
 def check_selinux_assertions(root, bin_dir) -> list:
     """A rule that a worker must never have makes the module fail to build."""
+    problems = []
+    for rule in ("bulkhead_worker_blk_t self:process execmem",
+                 "bulkhead_worker_net_t tun_tap_device_t:chr_file ioctl",
+                 "bulkhead_session_t sysctl_kernel_t:file write"):
+        problems += problem_of_forbidden(root, rule)
+    return problems
+
+
+def problem_of_forbidden(root, rule: str) -> list:
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / "selinux"
         shutil.copytree(root / SELINUX, copy)
         source = copy / "bulkhead.te"
-        source.write_text(source.read_text() +
-                          "allow bulkhead_worker_blk_t self:process execmem;\n")
+        types = re.match(r"\S+ (\w+):", rule)[1]
+        required = "" if types == "self" else f"gen_require(`type {types};')\n"
+        source.write_text(f"{source.read_text()}{required}allow {rule};\n")
         try:
             run([copy / "build", Path(place) / "out"])
         except ToolError as error:
             return [] if "neverallow" in str(error) else [str(error)]
-    return ["a worker that may map writable code is accepted"]
+    return [f"accepted, and must not be: allow {rule}"]

@@ -1,11 +1,18 @@
 """Running a program, for checks: what it printed, or one sentence about why not."""
 
 import os
+import re
 import subprocess
 
 
 class ToolError(Exception):
     pass
+
+
+def programs(root) -> list:
+    """What a package installs; the other programs of a build are for tests."""
+    text = (root / "packaging/CMakeLists.txt").read_text()
+    return re.search(r"^set\(programs ([^)]*)\)", text, re.MULTILINE)[1].split()
 
 
 def run(words: list, **options) -> str:
