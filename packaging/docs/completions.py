@@ -43,6 +43,7 @@ _BASH_END = """
 }
 complete -F _bulkhead bulkhead
 complete -F _bulkhead vhost-user-blk
+complete -F _bulkhead vhost-user-net
 """
 
 
@@ -58,8 +59,8 @@ def bash(commands: list) -> str:
   elif [[ $prev == --* && $COMP_CWORD -gt 2 ]]; then
     option=$prev
   fi
-  if [[ ${COMP_WORDS[0]##*/} == vhost-user-blk ]]; then
-    command=blk
+  if [[ ${COMP_WORDS[0]##*/} == vhost-user-@(blk|net) ]]; then
+    command=${COMP_WORDS[0]##*-}
   elif [[ $COMP_CWORD -gt 1 ]]; then
     command=${COMP_WORDS[1]}
   fi
@@ -103,11 +104,11 @@ def _zsh_option(option) -> str:
 
 
 def zsh(commands: list) -> str:
-    text = "#compdef bulkhead vhost-user-blk\n" + head("zsh")
+    text = "#compdef bulkhead vhost-user-blk vhost-user-net\n" + head("zsh")
     text += """_bulkhead() {
   local command=$words[2]
-  if [[ ${words[1]:t} == vhost-user-blk ]]; then
-    command=blk
+  if [[ ${words[1]:t} == vhost-user-(blk|net) ]]; then
+    command=${words[1]##*-}
   elif (( CURRENT == 2 )); then
     local -a commands=(
 """

@@ -34,7 +34,7 @@ def head(name: str, section: int, version: str, what: str) -> str:
 
 def command_page(command, commands: list, version: str) -> str:
     prose = [block for block in command.before + command.after if not _is_exit_status(block)]
-    what = command.summary or "serve virtio disks to virtual machines over vhost-user"
+    what = command.summary or "serve virtio disks and network cards to virtual machines over vhost-user"
     text = head(page_name(command), 8, version, what)
     usage = command.usage or [line.strip().split("    ")[0] for block in prose for line in block
                               if line.startswith("  bulkhead ")]
@@ -115,6 +115,8 @@ def key_list(commands: list, section: str) -> str:
 def _toml_type(option) -> str:
     if option.value in ("", "on|off"):
         return "_true_|_false_"
+    if option.value == "N[,N]":
+        return "[_N_, ...]"
     if option.value in ("N", "S") or re.fullmatch(r"[\d|]+", option.value):
         return "_" + escaped(option.value) + "_"
     if option.value == "UID[,UID]":

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tools import ToolError, problems_of, run
+from tools import ToolError, problems_of, programs, run
 
 SCORE_MAX = 25  # systemd-analyze: tenths.
 UNITS = ("bulkhead.service", "bulkhead@.service")
@@ -92,14 +92,14 @@ def check_example(root, bin_dir) -> list:
         raise NeedsRoot("needs root to become the service's user")
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        programs = place / "bin"  # The build may be where only root can look.
-        programs.mkdir()
-        for program in ("bulkhead", "bulkhead-session", "bulkhead-worker-blk"):
-            shutil.copy(bin_dir / program, programs)
+        copies = place / "bin"  # The build may be where only root can look.
+        copies.mkdir()
+        for program in programs(root):
+            shutil.copy(bin_dir / program, copies)
         config = example_in(root, place)
         words = ["unshare", "--mount", "sh", "-c",
                  'mount -t proc -o hidepid=invisible proc /proc && exec "$@"', "sh",
-                 *conditions(root), str(programs / "bulkhead"), "serve", f"--config={config}",
+                 *conditions(root), str(copies / "bulkhead"), "serve", f"--config={config}",
                  "--require-posture=strict"]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.bind(str(place / "notify"))

@@ -6,12 +6,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools import problems_of, run
+from tools import problems_of, programs, run
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "packaging" / "docs"))
 import help_text  # noqa: E402
 
-PROGRAMS = ("bulkhead", "bulkhead-session", "bulkhead-worker-blk")
 VERSION = "1.2.3"
 
 
@@ -97,9 +96,11 @@ def check_completions(root, bin_dir) -> list:
         values = bash_completion(bash, ["bulkhead", "blk", "--engine="])
         if values != {"auto", "io_uring", "fallback"}:
             problems.append(f"bash, --engine=: {sorted(values)}")
-        back_end = bash_completion(bash, ["/x/vhost-user-blk", "--blk"])
-        if back_end != {"--blk-file="}:
-            problems.append(f"bash, vhost-user-blk: {sorted(back_end)}")
+        for name, begun, wanted in (("vhost-user-blk", "--blk", "--blk-file="),
+                                    ("vhost-user-net", "--macv", "--macvtap=")):
+            offered = bash_completion(bash, [f"/x/{name}", begun])
+            if offered != {wanted}:
+                problems.append(f"bash, {name}: {sorted(offered)}")
     return problems
 
 
@@ -126,16 +127,17 @@ def check_help_reader(root, bin_dir) -> list:
 def check_qemu_json(root, bin_dir) -> list:
     """QEMU docs/interop/vhost-user.json, VHostUserBackend; and the program it names keeps to the
     back-end program conventions."""
-    text = (root / "packaging/qemu/50-bulkhead-blk.json.in").read_text()
-    described = json.loads(text)
     problems = []
-    if set(described) - {"description", "type", "binary", "tags"} or described["type"] != "block":
-        problems.append(f"not a VHostUserBackend: {described}")
-    with tempfile.TemporaryDirectory() as place:
-        link = Path(place) / Path(described["binary"]).name
-        link.symlink_to(bin_dir / "bulkhead")
-        if json.loads(run([link, "--print-capabilities"]))["type"] != described["type"]:
-            problems.append("the program does not have the type")
+    for name, kind in (("blk", "block"), ("net", "net")):
+        text = (root / f"packaging/qemu/50-bulkhead-{name}.json.in").read_text()
+        described = json.loads(text)
+        if set(described) - {"description", "type", "binary", "tags"} or described["type"] != kind:
+            problems.append(f"not a VHostUserBackend: {described}")
+        with tempfile.TemporaryDirectory() as place:
+            link = Path(place) / Path(described["binary"]).name
+            link.symlink_to(bin_dir / "bulkhead")
+            if json.loads(run([link, "--print-capabilities"]))["type"] != kind:
+                problems.append(f"{link.name} does not have the type {kind}")
     return problems
 
 
@@ -144,15 +146,16 @@ def check_spdx(root, bin_dir) -> list:
     with tempfile.TemporaryDirectory() as place:
         output = Path(place) / "spdx"
         run([root / "packaging/spdx", f"--build={bin_dir.parent}", f"--version={VERSION}",
-             f"--output={output}", *PROGRAMS])
+             f"--output={output}", *programs(root)])
         text = output.read_text()
-    wanted = ["bulkhead DYNAMIC_LINK SPDXRef-libseccomp2",
+    wanted = ["bulkhead STATIC_LINK SPDXRef-libseccomp-dev",
               "bulkhead STATIC_LINK SPDXRef-libcap-ng-dev",
               "bulkhead CONTAINS SPDXRef-libcli11-dev",
               "bulkhead CONTAINS SPDXRef-libtomlplusplus-dev",
               "bulkhead-session STATIC_LINK SPDXRef-libc6-dev",
-              "bulkhead-worker-blk CONTAINS SPDXRef-libboost1.74-dev"]
+              "bulkhead-worker-blk CONTAINS SPDXRef-libboost1.74-dev",
+              "bulkhead-worker-net CONTAINS SPDXRef-libboost1.74-dev"]
     problems = [f"no '{each}'" for each in wanted if f"SPDXRef-{each}" not in text]
-    if re.search(r"(session|worker-blk) DYNAMIC_LINK", text):
+    if re.search(r"(session|worker-\w+) DYNAMIC_LINK", text):
         problems.append("a jailed program loads a shared library")
     return problems
