@@ -25,7 +25,8 @@ Outcome<Answer> send_rarp(Context& context, Incoming& incoming) noexcept {
 // "The back-end should validate that it can support": what the guest has been promised.
 Outcome<Answer> net_set_mtu(Context& context, Incoming& incoming) noexcept {
   const auto mtu = incoming.as<std::uint64_t>();
-  if (mtu < common::net::kMtuMin || mtu > context.device.mtu_max) return Answer{.refusal_errno = EINVAL};
+  if (mtu < common::net::kMtuMin || mtu > context.device.mtu_max)
+    return Answer{.refusal_errno = EINVAL};
   common::ipc::HostMtu message{};
   message.kind = common::ipc::HostMtu::kKind;
   message.mtu = static_cast<std::uint32_t>(mtu);
