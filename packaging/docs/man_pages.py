@@ -34,7 +34,7 @@ def head(name: str, section: int, version: str, what: str) -> str:
 
 def command_page(command, commands: list, version: str) -> str:
     prose = [block for block in command.before + command.after if not _is_exit_status(block)]
-    what = command.summary or "serve virtio disks and network cards to virtual machines over vhost-user"
+    what = command.summary or "serve virtio disks and network cards to guests over vhost-user"
     text = head(page_name(command), 8, version, what)
     usage = command.usage or [line.strip().split("    ")[0] for block in prose for line in block
                               if line.startswith("  bulkhead ")]

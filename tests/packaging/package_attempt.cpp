@@ -49,6 +49,8 @@ bool enter(std::string_view domain) {
 
 long open_to_read(const char* path) { return ::open(path, O_RDONLY | O_CLOEXEC); }
 
+long open_to_write(const char* path) { return ::open(path, O_RDWR | O_CLOEXEC); }
+
 long make_file() { return ::open("/var/tmp/attempt", O_WRONLY | O_CREAT | O_CLOEXEC, 0600); }
 
 long execute() {
@@ -72,8 +74,8 @@ long load_module() { return ::syscall(SYS_init_module, nullptr, 0UL, ""); }
 struct Act {
   const char* name;
   long (*attempt)();
-  // AppArmor has no rules for it, or, for a capability, cannot tell one in the process's own user
-  // namespace from the host's.
+  // AppArmor has no rules for it, or cannot tell what was passed from what is opened, or a
+  // capability in the process's own user namespace from the host's.
   bool only_selinux = false;
 };
 
@@ -83,6 +85,8 @@ constexpr Act kActs[] = {
     {"open /proc/1/maps", [] { return open_to_read("/proc/1/maps"); }},
     {"open /dev/kmsg", [] { return open_to_read("/dev/kmsg"); }},
     {"open /sys/kernel", [] { return open_to_read("/sys/kernel"); }},
+    {"open a sysctl", [] { return open_to_write("/proc/sys/kernel/core_pattern"); }},
+    {"open a tap", [] { return open_to_write("/dev/net/tun"); }, true},
     {"make a file", make_file},
     {"execute a shell", execute},
     {"a TCP socket", [] { return long{::socket(AF_INET, SOCK_STREAM, 0)}; }},

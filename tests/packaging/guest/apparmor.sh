@@ -8,8 +8,11 @@ denials() {
 step "AppArmor: $(cat /sys/module/apparmor/parameters/enabled), $(uname -r)"
 install_package
 grep bulkhead /sys/kernel/security/apparmor/profiles
+make_tap tap0 bulkhead
+add_card eth0 'tap_name = "tap0"' 'num_queues = 2'
+sed -i 's/^require_posture.*/require_posture = "strict"/' /etc/bulkhead/bulkhead.toml
 start_service
-serve_example
+serve_example_and_card
 for pid in $broker $children; do
   label=$(cat "/proc/$pid/attr/apparmor/current")
   kind=$(kind_of "$pid")
@@ -18,19 +21,22 @@ for pid in $broker $children; do
     'bulkhead:bulkhead (enforce)') ;;
     'bulkhead-session:bulkhead//&bulkhead-session (enforce)') ;;
     'bulkhead-worker-blk:bulkhead//&bulkhead-worker-blk (enforce)') ;;
+    'bulkhead-worker-net:bulkhead//&bulkhead-worker-net (enforce)') ;;
     *) wrong "not the profile of its kind" ;;
   esac
 done
 posture
 end_front_end
 load /run/bulkhead/example.sock
+packets /run/bulkhead/eth0.sock tap0
+other_cards
 socket_activation
 stop_service
 
 step "denials in normal work"
 if denials; then wrong "AppArmor denied something"; else echo none; fi
 
-for profile in bulkhead-session bulkhead-worker-blk; do
+for profile in bulkhead-session bulkhead-worker-blk bulkhead-worker-net; do
   step "what $profile refuses, alone"
   /mnt/package_attempt --apparmor=$profile || wrong "$profile allows what it must not"
 done

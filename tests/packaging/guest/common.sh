@@ -25,21 +25,47 @@ install_package() {
   id bulkhead
 }
 
+# The machine has no iproute2.
+ip() { /mnt/busybox ip "$@"; }
+
+# make_tap NAME USER: with several queues, which only USER may open.
+make_tap() {
+  must perl -e '
+    my ($name, $user) = @ARGV;
+    open(my $tap, "+<", "/dev/net/tun") or die "/dev/net/tun: $!\n";
+    ioctl($tap, 0x400454ca, pack("a16 s x22", $name, 0x0102)) or die "TUNSETIFF: $!\n";
+    ioctl($tap, 0x400454cc, 0 + getpwnam($user)) or die "TUNSETOWNER: $!\n";
+    ioctl($tap, 0x400454cb, 1) or die "TUNSETPERSIST: $!\n";' "$1" "$2"
+  must ip link set "$1" up
+}
+
+# add_card NAME KEY [KEY]...: to what the service is told to serve.
+add_card() {
+  printf '[[device]]\ntype = "net"\nname = "%s"\nsocket_path = "/run/bulkhead/%s.sock"\n' "$1" "$1"
+  shift
+  printf '%s\n' "$@"
+} >>/etc/bulkhead/bulkhead.toml
+
 start_service() {
   step "systemctl start bulkhead"
   systemctl start bulkhead || give_up "the service does not start"
   broker=$(systemctl show -P MainPID bulkhead)
 }
 
-# One queue, held while we look at the processes; then some load.
-serve_example() {
-  step "serve the example's disk"
-  sleep 1000 | /mnt/bulkhead-bench --socket=/run/bulkhead/example.sock --hold >/tmp/held 2>&1 &
+hold() {  # hold BENCH SOCKET
+  sleep 1000 | "/mnt/$1" --socket="$2" --hold >"/tmp/held.$1" 2>&1 &
   for _ in $(seq 300); do
-    if grep -q ready /tmp/held; then break; fi
+    if grep -q ready "/tmp/held.$1"; then break; fi
     sleep 0.1
   done
-  grep -q ready /tmp/held || give_up "the front-end is not served: $(cat /tmp/held)"
+  grep -q ready "/tmp/held.$1" || give_up "$1 is not served: $(cat "/tmp/held.$1")"
+}
+
+# Their queues are held while we look at the processes; then some load.
+serve_example_and_card() {
+  step "serve the example's disk, and a network card on a tap of user bulkhead"
+  hold bulkhead-bench /run/bulkhead/example.sock
+  hold bulkhead-net-bench /run/bulkhead/eth0.sock
   children=$(pgrep -P "$broker" | tr '\n' ' ')
   echo "broker $broker, children $children"
 }
@@ -57,13 +83,64 @@ load() {
   done
 }
 
+# packets SOCKET [TAP]: from the guest; with TAP also to it.
+packets() {
+  for mode in tx ${2:+rx}; do
+    must /mnt/bulkhead-net-bench --socket="$1" --mode=$mode --seconds=1 ${2:+--tap="$2"} --fill=50 \
+      >/tmp/packets 2>&1
+    grep -E '^packets|^lost' /tmp/packets || wrong "no packets: $(cat /tmp/packets)"
+    grep -q '^packets  *[1-9]' /tmp/packets || wrong "nothing got through"
+  done
+}
+
+# With the drop-ins that the package brings: a tap that is made, and a macvtap.
+other_cards() {
+  step "a tap that is made (net-admin.conf), and a macvtap (macvtaps.conf)"
+  drop_ins=/etc/systemd/system/bulkhead.service.d
+  must mkdir -p $drop_ins
+  must cp /usr/share/doc/bulkhead/examples/net-admin.conf \
+    /usr/share/doc/bulkhead/examples/macvtaps.conf $drop_ins
+  must mkdir -p /run/udev/rules.d
+  echo 'SUBSYSTEM=="macvtap", GROUP="kvm", MODE="0660"' >/run/udev/rules.d/70-macvtap.rules
+  udevadm control --reload
+  must modprobe dummy
+  ip link add dummy0 type dummy
+  must ip link set dummy0 up
+  must ip link add link dummy0 name macvtap0 type macvtap
+  must ip link set macvtap0 up
+  udevadm settle
+  add_card eth1 'tap_name = "tap1"' 'tap_create = true' 'num_queues = 2'
+  add_card eth2 'macvtap = "macvtap0"' 'num_queues = 2'
+  must systemctl daemon-reload
+  systemctl restart bulkhead || give_up "the service does not start with the drop-ins"
+  broker=$(systemctl show -P MainPID bulkhead)
+  grep CapEff "/proc/$broker/status"
+  packets /run/bulkhead/eth1.sock
+  packets /run/bulkhead/eth2.sock
+}
+
+# What SIGUSR1 has it log, from the first session on.
+logged_posture() {
+  journalctl --no-pager -o cat -u bulkhead | sed -n '/^session [0-9]/,/^[a-z0-9]*: /p'
+}
+
 posture() {
   step "posture"
   ${posture_tool:-bulkhead} posture --pid="$broker" >/tmp/posture || wrong "bulkhead posture"
   sed -n '1,/^$/p' /tmp/posture
-  # Absent on this kernel, whatever a package does: mdwe and mseal are newer than it.
   sed -n '/^session/,$p' /tmp/posture | grep -E ' (absent|degraded) ' && wrong "a layer is missing"
   kill -USR1 "$broker"
+  for _ in $(seq 100); do
+    if [ "$(logged_posture | grep -c '^ *seccomp ')" -ge "$(echo $children | wc -w)" ]; then break; fi
+    sleep 0.1
+  done
+  step "layers that its processes found missing"
+  logged_posture | grep -E ' (absent|degraded) ' | sort | uniq -c
+  # This kernel's, whatever a package does: it has an old Landlock, and no mdwe or mseal.
+  logged_posture | grep -E ' (absent|degraded) ' | grep -v -E '^ *(landlock|mdwe|mseal) ' &&
+    wrong "a layer is missing under the service"
+  [ "$(logged_posture | grep -c -E '^ *user namespace  *enforced')" = "$(echo $children | wc -w)" ] ||
+    wrong "not every process could forbid user namespaces"
   for pid in $broker $children; do
     echo "$(kind_of "$pid"): $(grep Seccomp_filters "/proc/$pid/status")"
   done

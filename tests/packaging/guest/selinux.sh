@@ -15,8 +15,11 @@ must restorecon -RF /usr/bin/bulkhead /usr/libexec/bulkhead /etc/bulkhead /run/b
 # What an administrator runs is no broker: here, where everything is started by init, another file.
 posture_tool=/usr/local/bin/posture
 cp /usr/bin/bulkhead $posture_tool
+make_tap tap0 bulkhead
+add_card eth0 'tap_name = "tap0"' 'num_queues = 2'
+sed -i 's/^require_posture.*/require_posture = "strict"/' /etc/bulkhead/bulkhead.toml
 start_service
-serve_example
+serve_example_and_card
 for pid in $broker $children; do
   label=$(tr -d '\0' <"/proc/$pid/attr/current")
   kind=$(kind_of "$pid")
@@ -25,18 +28,21 @@ for pid in $broker $children; do
     bulkhead:system_u:system_r:bulkhead_t:*) ;;
     bulkhead-session:system_u:system_r:bulkhead_session_t:*) ;;
     bulkhead-worker-blk:system_u:system_r:bulkhead_worker_blk_t:*) ;;
+    bulkhead-worker-net:system_u:system_r:bulkhead_worker_net_t:*) ;;
     *) wrong "not the domain of its kind" ;;
   esac
 done
 posture
 end_front_end
 load /run/bulkhead/example.sock
+packets /run/bulkhead/eth0.sock tap0
+other_cards
 stop_service
 
 step "denials in normal work"
 if denials; then wrong "SELinux denied something"; else echo none; fi
 
-for domain in bulkhead_session_t bulkhead_worker_blk_t; do
+for domain in bulkhead_session_t bulkhead_worker_blk_t bulkhead_worker_net_t; do
   step "what $domain refuses, alone"
   /mnt/package_attempt --selinux=system_u:system_r:$domain:s0 || wrong "$domain allows too much"
 done
