@@ -99,7 +99,9 @@ TEST_P(Recovery, CrashIsSurvivedLikeAKill) {
     fakes::make_it_crash(victims[0]);
     ASSERT_TRUE(fakes::wait_gone(victims[0]));
   }
+#ifndef BULKHEAD_SANITIZER  // Whose run-time takes the signal, reports it and exits.
   EXPECT_THAT(host_.broker().wait_for_line({"worker vda/0", "SIGSEGV"}), Not(IsEmpty()));
+#endif
   load.expect_progress();
   load.stop();
 }
