@@ -13,6 +13,7 @@
 #include "common/ipc/worker_messages.h"
 #include "common/verify.h"
 #include "policy/jail.h"
+#include "policy/sanitizer.h"
 
 namespace broker {
 namespace {
@@ -195,7 +196,9 @@ WorkerEnd Worker::end_of(const Death& death) const {
   if (exited(ipc::WorkerExit::kGuestFault)) return {QueueOutcome::kGuestFault, next_avail};
   if (exited(ipc::WorkerExit::kStartRefused)) return {QueueOutcome::kNotStarted, 0};
   // It could not set itself up, or we have killed it for good reason: another one would fare alike.
-  if (death.exited() && !was_sealed()) return {QueueOutcome::kNotStarted, 0};
+  // A crash is none of that, also where a sanitizer's run-time makes an exit of it.
+  const bool refused_itself = exited(ipc::WorkerExit::kHostFault) || !policy::kSanitizerBuild;
+  if (death.exited() && !was_sealed() && refused_itself) return {QueueOutcome::kNotStarted, 0};
   if (!killed_because_.empty()) return {QueueOutcome::kGaveUp, next_avail};
   return {QueueOutcome::kDied, next_avail, death.by_seccomp(),
           std::chrono::steady_clock::now() - started_};
