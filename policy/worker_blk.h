@@ -24,11 +24,12 @@ inline constexpr SyscallRule kWorkerBlkUringSyscalls[] = {
 
 // Each needs IOSQE_FIXED_FILE as well: only descriptors registered before sealing can be named.
 inline constexpr std::uint8_t kWorkerBlkUringOpcodes[] = {
-    IORING_OP_READ,       // Kick and disk; worker/uring_engine.cpp: arm_kick, prepare_transfer
-    IORING_OP_WRITE,      // Call and disk; worker/uring_engine.cpp: ring_call, prepare_transfer
-    IORING_OP_READV,      // Disk; worker/uring_engine.cpp: prepare_transfer
-    IORING_OP_WRITEV,     // Disk; worker/uring_engine.cpp: prepare_transfer
-    IORING_OP_FSYNC,      // FLUSH; worker/uring_engine.cpp: start
+    IORING_OP_READ,    // Kick and disk; worker/uring_engine.cpp: arm_kick, prepare_transfer
+    IORING_OP_WRITE,   // Call and disk; worker/uring_port.cpp: ring_call, worker/uring_engine.cpp:
+                       // prepare_transfer
+    IORING_OP_READV,   // Disk; worker/uring_engine.cpp: prepare_transfer
+    IORING_OP_WRITEV,  // Disk; worker/uring_engine.cpp: prepare_transfer
+    IORING_OP_FSYNC,   // FLUSH; worker/uring_engine.cpp: start
     IORING_OP_FALLOCATE,  // DISCARD and WRITE_ZEROES; worker/uring_engine.cpp: prepare_fallocate
 };
 
@@ -60,13 +61,11 @@ inline constexpr std::uint64_t kPunchHole = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEE
 inline constexpr std::uint64_t kZeroRange = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
 
 inline constexpr SyscallRule kWorkerBlkFallbackSyscalls[] = {
-    {SYS_ppoll, {kPolledMax, kNoSignalMask}, "worker/fallback_engine.cpp: wait"},
-    {SYS_read,
-     {arg_is(0, fd_of(FallbackFd::kKick)), kEventfdBytes},
-     "worker/fallback_engine.cpp: drain"},
+    {SYS_ppoll, {kPolledMax, kNoSignalMask}, "worker/eventfds.cpp: poll"},
+    {SYS_read, {arg_is(0, fd_of(FallbackFd::kKick)), kEventfdBytes}, "worker/eventfds.cpp: drain"},
     {SYS_write,
      {arg_is(0, fd_of(FallbackFd::kCall)), kEventfdBytes},
-     "worker/fallback_engine.cpp: ring_call"},
+     "worker/eventfds.cpp: ring_call"},
     {SYS_preadv2,
      {arg_is(0, fd_of(FallbackFd::kDisk)), arg_at_most(2, kSegmentsMax), arg_is(5, 0)},
      "worker/fallback_engine.cpp: perform"},
@@ -99,16 +98,12 @@ inline constexpr Profile kWorkerBlkFallback{
 inline constexpr std::uint64_t kAioBatchMax = 64;
 
 inline constexpr SyscallRule kWorkerBlkFallbackDirectSyscalls[] = {
-    {SYS_ppoll, {kPolledMax, kNoSignalMask}, "worker/fallback_engine.cpp: wait"},
-    {SYS_read,
-     {arg_is(0, fd_of(FallbackFd::kKick)), kEventfdBytes},
-     "worker/fallback_engine.cpp: drain"},
-    {SYS_read,
-     {arg_is(0, fd_of(FallbackFd::kAio)), kEventfdBytes},
-     "worker/fallback_engine.cpp: drain"},
+    {SYS_ppoll, {kPolledMax, kNoSignalMask}, "worker/eventfds.cpp: poll"},
+    {SYS_read, {arg_is(0, fd_of(FallbackFd::kKick)), kEventfdBytes}, "worker/eventfds.cpp: drain"},
+    {SYS_read, {arg_is(0, fd_of(FallbackFd::kAio)), kEventfdBytes}, "worker/eventfds.cpp: drain"},
     {SYS_write,
      {arg_is(0, fd_of(FallbackFd::kCall)), kEventfdBytes},
-     "worker/fallback_engine.cpp: ring_call"},
+     "worker/eventfds.cpp: ring_call"},
     {SYS_io_submit, {arg_at_most(1, kAioBatchMax)}, "worker/aio.cpp: submit"},
     {SYS_fallocate,
      {arg_is(0, fd_of(FallbackFd::kDisk)), arg_is(1, kPunchHole)},

@@ -35,12 +35,13 @@ inline constexpr std::uint8_t kWorkerNetReceiveOpcodes[] = {
     IORING_OP_POLL_ADD,  // Kick and tap; worker/tap_uring.cpp: arm_kick, arm_tap
     IORING_OP_READ,      // Tap; worker/tap_uring.cpp: prepare
     IORING_OP_READV,     // Tap; worker/tap_uring.cpp: prepare
-    IORING_OP_WRITE,     // Call; worker/tap_uring.cpp: ring_call
+    IORING_OP_WRITE,     // Call; worker/uring_port.cpp: ring_call
 };
 inline constexpr std::uint8_t kWorkerNetTransmitOpcodes[] = {
     IORING_OP_POLL_ADD,  // Kick and tap; worker/tap_uring.cpp: arm_kick, arm_tap
     IORING_OP_WRITEV,    // Tap; worker/tap_uring.cpp: prepare
-    IORING_OP_WRITE,     // Call and tap; worker/tap_uring.cpp: ring_call, prepare
+    IORING_OP_WRITE,     // Call and tap; worker/uring_port.cpp: ring_call; worker/tap_uring.cpp:
+                         // prepare
 };
 
 inline constexpr Profile kWorkerNetReceiveUring{
@@ -76,11 +77,9 @@ inline constexpr std::uint64_t fd_of(NetFd fd) { return static_cast<std::uint64_
 inline constexpr int kWorkerNetFds[] = {5, 6, 8, 9};
 
 inline constexpr SyscallRule kWorkerNetReceiveFallbackSyscalls[] = {
-    {SYS_ppoll, {kPolledMax, kNoSignalMask}, "worker/tap_fallback.cpp: poll"},
-    {SYS_read, {arg_is(0, fd_of(NetFd::kKick)), kEventfdBytes}, "worker/tap_fallback.cpp: drain"},
-    {SYS_write,
-     {arg_is(0, fd_of(NetFd::kCall)), kEventfdBytes},
-     "worker/tap_fallback.cpp: ring_call"},
+    {SYS_ppoll, {kPolledMax, kNoSignalMask}, "worker/eventfds.cpp: poll"},
+    {SYS_read, {arg_is(0, fd_of(NetFd::kKick)), kEventfdBytes}, "worker/eventfds.cpp: drain"},
+    {SYS_write, {arg_is(0, fd_of(NetFd::kCall)), kEventfdBytes}, "worker/eventfds.cpp: ring_call"},
     {SYS_readv,
      {arg_is(0, fd_of(NetFd::kTap)), arg_at_most(2, kSegmentsMax)},
      "worker/tap_fallback.cpp: perform"},
@@ -98,11 +97,9 @@ inline constexpr Profile kWorkerNetReceiveFallback{
 };
 
 inline constexpr SyscallRule kWorkerNetTransmitFallbackSyscalls[] = {
-    {SYS_ppoll, {kPolledMax, kNoSignalMask}, "worker/tap_fallback.cpp: poll"},
-    {SYS_read, {arg_is(0, fd_of(NetFd::kKick)), kEventfdBytes}, "worker/tap_fallback.cpp: drain"},
-    {SYS_write,
-     {arg_is(0, fd_of(NetFd::kCall)), kEventfdBytes},
-     "worker/tap_fallback.cpp: ring_call"},
+    {SYS_ppoll, {kPolledMax, kNoSignalMask}, "worker/eventfds.cpp: poll"},
+    {SYS_read, {arg_is(0, fd_of(NetFd::kKick)), kEventfdBytes}, "worker/eventfds.cpp: drain"},
+    {SYS_write, {arg_is(0, fd_of(NetFd::kCall)), kEventfdBytes}, "worker/eventfds.cpp: ring_call"},
     {SYS_writev,
      {arg_is(0, fd_of(NetFd::kTap)), arg_at_most(2, kSegmentsMax)},
      "worker/tap_fallback.cpp: perform"},
@@ -125,11 +122,9 @@ inline constexpr std::uint64_t kNetControlBytes = 416;    // ipc::NetControl
 inline constexpr std::uint64_t kNetControlDoneBytes = 8;  // ipc::NetControlDone
 
 inline constexpr SyscallRule kWorkerNetControlSyscalls[] = {
-    {SYS_ppoll, {kPolledMax, kNoSignalMask}, "worker/tap_fallback.cpp: poll"},
-    {SYS_read, {arg_is(0, fd_of(NetFd::kKick)), kEventfdBytes}, "worker/tap_fallback.cpp: drain"},
-    {SYS_write,
-     {arg_is(0, fd_of(NetFd::kCall)), kEventfdBytes},
-     "worker/tap_fallback.cpp: ring_call"},
+    {SYS_ppoll, {kPolledMax, kNoSignalMask}, "worker/eventfds.cpp: poll"},
+    {SYS_read, {arg_is(0, fd_of(NetFd::kKick)), kEventfdBytes}, "worker/eventfds.cpp: drain"},
+    {SYS_write, {arg_is(0, fd_of(NetFd::kCall)), kEventfdBytes}, "worker/eventfds.cpp: ring_call"},
     {SYS_write,
      {arg_is(0, fd_of(NetFd::kTap)), arg_is(2, kNetControlBytes)},
      "worker/net_control.cpp: ask"},

@@ -1,8 +1,7 @@
 // worker/blk_main.cpp: the process that serves one virtqueue of one block device of one guest.
 //
 // May:        move bytes between that guest's memory and one disk that the broker opened for it,
-// and
-//             ring that guest's bell.
+//             and ring that guest's bell.
 // Must never: open, map, fork, exec, connect, or hold anything of another guest.
 // Trusts:     the broker. Trusts neither the guest nor the session: both may be hostile.
 //

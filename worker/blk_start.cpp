@@ -56,10 +56,10 @@ Started<Machine> make_fallback(const Orders& orders, Guest& guest) noexcept {
 
   FallbackEngine::Parts parts;
   parts.device = at(WorkerFd::kDevice);
-  parts.stop = at(WorkerFd::kEngine);
+  parts.events.stop = at(WorkerFd::kEngine);
   if (orders.device.has_buffered != 0) parts.device_buffered = at(WorkerFd::kDeviceBuffered);
-  TRY_LET(parts.kick, put(std::move(guest.kick), number_of(FallbackFd::kKick)));
-  TRY_LET(parts.call, put(std::move(guest.call), number_of(FallbackFd::kCall)));
+  TRY_LET(parts.events.kick, put(std::move(guest.kick), number_of(FallbackFd::kKick)));
+  TRY_LET(parts.events.call, put(std::move(guest.call), number_of(FallbackFd::kCall)));
   TRY_LET(parts.aio, put(std::move(aio), number_of(FallbackFd::kAio)));
   parts.depth = guest.ring.queue_size;
 
@@ -69,8 +69,8 @@ Started<Machine> make_fallback(const Orders& orders, Guest& guest) noexcept {
                       engine.error().os_errno);
   }
   Machine machine{*std::move(engine), {}};
-  for (const FdRef fd :
-       {parts.device, parts.stop, parts.device_buffered, parts.kick, parts.call, parts.aio}) {
+  for (const FdRef fd : {parts.device, parts.events.stop, parts.device_buffered, parts.events.kick,
+                         parts.events.call, parts.aio}) {
     if (fd.valid()) machine.keep.push_back(fd.number);
   }
   return machine;

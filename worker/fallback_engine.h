@@ -1,13 +1,10 @@
 // worker/fallback_engine.h: the engine for hosts that switch io_uring off.
 //
 // Buffered disks: positional reads and writes, each finished when start() returns. Direct disks:
-// Linux AIO, so that queue depth survives. Sleeps in ppoll() over kick, stop and AIO's eventfd.
-// Trusts: the broker and the kernel; the eventfds are the VMM's, and all they carry is "now".
+// Linux AIO, so that queue depth survives. Sleeps in ppoll() over kick, stop and AIO's eventfd
+// (worker/eventfds.h). Trusts: the broker and the kernel.
 #pragma once
 
-#include <poll.h>
-
-#include <array>
 #include <cstdint>
 #include <memory>
 
@@ -16,6 +13,7 @@
 #include "worker/aio.h"
 #include "worker/completion_fifo.h"
 #include "worker/engine.h"
+#include "worker/eventfds.h"
 
 namespace worker {
 
@@ -25,16 +23,14 @@ class FallbackEngine final : public Engine {
   struct Parts {
     common::FdRef device;
     common::FdRef device_buffered;  // Invalid: no request will say `buffered`.
-    common::FdRef stop;             // Readable: stop.
-    common::FdRef kick;             // Invalid: the front-end wants its ring polled.
-    common::FdRef call;             // Invalid: no interrupts.
     common::FdRef aio;              // An eventfd of our own where the disk is direct, else invalid.
+    Eventfds::Parts events;
     std::uint32_t depth = kRequestsMax;
   };
   [[nodiscard]] static common::Result<std::unique_ptr<Engine>> create(const Parts& parts) noexcept;
 
   void start(const IoRequest& request) noexcept override;
-  void ring_call() noexcept override;
+  void ring_call() noexcept override { events_.ring_call(); }
   [[nodiscard]] Wakeup turn(bool may_sleep) noexcept override;
   [[nodiscard]] bool ready() const noexcept override;
   [[nodiscard]] bool next_completion(Completion& completion) noexcept override {
@@ -43,18 +39,14 @@ class FallbackEngine final : public Engine {
   [[nodiscard]] std::uint64_t system_calls() const noexcept override;
 
  private:
-  FallbackEngine(const Parts& parts, std::unique_ptr<Aio> aio, bool call_blocks) noexcept;
+  FallbackEngine(const Parts& parts, std::unique_ptr<Aio> aio) noexcept;
 
   [[nodiscard]] std::int32_t perform(const IoRequest& request) noexcept;
   void wait(bool may_sleep, Wakeup& wakeup) noexcept;
-  void drain(common::FdRef eventfd) noexcept;
-  [[nodiscard]] bool call_has_room() noexcept;
 
   Parts parts_;
   std::unique_ptr<Aio> aio_;
-  std::array<pollfd, 3> polled_{};
-  bool call_blocks_ = false;
-  bool stopping_ = false;
+  Eventfds events_;
   std::uint32_t turns_unpolled_ = 0;
   std::uint64_t system_calls_ = 0;
   CompletionFifo done_;

@@ -1,12 +1,12 @@
 // worker/net_main.cpp: the process that serves one virtqueue of one network card of one guest.
 //
 // May:        move packets one way between that guest's memory and one queue of its tap (or, for
-// the
-//             control virtqueue, ask the broker in numbers), and ring that guest's bell.
+//             the control virtqueue, ask the broker in numbers), and ring that guest's bell.
 // Must never: open, map, fork, exec, connect, configure the tap, or hold anything of another guest.
 // Trusts:     the broker. Trusts neither the guest nor the session: both may be hostile.
 //
 // Stages: as in blk_main.cpp. Enter, set up, seal, serve.
+
 #include <memory>
 
 #include "common/ipc/worker_messages.h"

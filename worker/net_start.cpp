@@ -24,12 +24,11 @@ constexpr TapDirection direction_of(NetRole role) noexcept {
 }
 
 Started<NetMachine> make_uring(const NetOrders& orders, Guest& guest) noexcept {
-  auto engine = TapUring::create({.direction = direction_of(orders.role()),
-                                  .ring = at(WorkerFd::kEngine),
-                                  .layout = orders.layout,
-                                  .tap = at(WorkerFd::kDevice),
-                                  .kick = guest.kick.ref(),
-                                  .call = guest.call.ref()});
+  auto engine = TapUring::create(direction_of(orders.role()), {.ring = at(WorkerFd::kEngine),
+                                                               .layout = orders.layout,
+                                                               .device = at(WorkerFd::kDevice),
+                                                               .kick = guest.kick.ref(),
+                                                               .call = guest.call.ref()});
   if (!engine) {
     return host_fault(WorkerFault::kEngine, std::to_underlying(EngineStep::kRing),
                       engine.error().os_errno);
@@ -44,11 +43,11 @@ Started<NetMachine> make_fallback(const NetOrders& orders, Guest& guest) noexcep
   TapFallback::Parts parts;
   parts.direction = direction_of(orders.role());
   parts.tap = at(WorkerFd::kDevice);
-  parts.stop = at(WorkerFd::kEngine);
-  TRY_LET(parts.kick, put(std::move(guest.kick), static_cast<int>(NetFd::kKick)));
-  TRY_LET(parts.call, put(std::move(guest.call), static_cast<int>(NetFd::kCall)));
+  parts.events.stop = at(WorkerFd::kEngine);
+  TRY_LET(parts.events.kick, put(std::move(guest.kick), static_cast<int>(NetFd::kKick)));
+  TRY_LET(parts.events.call, put(std::move(guest.call), static_cast<int>(NetFd::kCall)));
   NetMachine machine{TapFallback::create(parts), {}};
-  for (const FdRef fd : {parts.tap, parts.stop, parts.kick, parts.call}) {
+  for (const FdRef fd : {parts.tap, parts.events.stop, parts.events.kick, parts.events.call}) {
     if (fd.valid()) machine.keep.push_back(fd.number);
   }
   return machine;

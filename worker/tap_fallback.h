@@ -5,13 +5,11 @@
 // O_NONBLOCK: the broker has seen to that.
 #pragma once
 
-#include <poll.h>
-
-#include <array>
 #include <cstdint>
 #include <memory>
 
 #include "common/fd.h"
+#include "worker/eventfds.h"
 #include "worker/tap_engine.h"
 
 namespace worker {
@@ -21,33 +19,28 @@ class TapFallback final : public TapEngine {
   struct Parts {
     TapDirection direction = TapDirection::kReceive;
     common::FdRef tap;
-    common::FdRef stop;  // Readable: stop.
-    common::FdRef kick;  // Invalid: the front-end wants its ring polled.
-    common::FdRef call;  // Invalid: no interrupts.
+    Eventfds::Parts events;
   };
   [[nodiscard]] static std::unique_ptr<TapEngine> create(const Parts& parts) noexcept;
 
   [[nodiscard]] TapWakeup transfer(std::span<TapPacket> packets) noexcept override;
-  void ring_call() noexcept override;
+  void ring_call() noexcept override { events_.ring_call(); }
   [[nodiscard]] TapWakeup wait(Until until) noexcept override;
-  void watch_tap() noexcept override { polled_[kTap].fd = parts_.tap.number; }
+  void watch_tap() noexcept override { events_.watch_device(tap_); }
   [[nodiscard]] bool ready() noexcept override;
-  [[nodiscard]] std::uint64_t system_calls() const noexcept override { return system_calls_; }
+  [[nodiscard]] std::uint64_t system_calls() const noexcept override {
+    return system_calls_ + events_.system_calls();
+  }
 
  private:
-  enum Place : std::size_t { kStop = 0, kKick = 1, kTap = 2 };
-
-  TapFallback(const Parts& parts, bool call_blocks) noexcept;
+  explicit TapFallback(const Parts& parts) noexcept;
   void perform(TapPacket& packet) noexcept;
-  [[nodiscard]] int poll(bool sleep) noexcept;
+  [[nodiscard]] bool poll(bool sleep) noexcept;
   void take_news(TapWakeup& wakeup) noexcept;
-  void drain() noexcept;
-  [[nodiscard]] bool call_has_room() noexcept;
 
-  Parts parts_;
-  std::array<pollfd, 3> polled_{};
-  bool call_blocks_ = false;
-  bool stopping_ = false;
+  TapDirection direction_;
+  common::FdRef tap_;
+  Eventfds events_;
   std::uint32_t transfers_unpolled_ = 0;
   std::uint64_t system_calls_ = 0;
 };

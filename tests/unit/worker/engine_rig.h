@@ -266,10 +266,8 @@ class Rig {
     if (type_ == EngineType::kFallbackDirect) aio_ = *common::make_eventfd();
     auto built = worker::FallbackEngine::create({.device = disk.ref(),
                                                  .device_buffered = plain.ref(),
-                                                 .stop = stop_.ref(),
-                                                 .kick = kick.ref(),
-                                                 .call = call.ref(),
                                                  .aio = aio_.ref(),
+                                                 .events = {stop_.ref(), kick.ref(), call.ref()},
                                                  .depth = options_.depth});
     ASSERT_TRUE(built) << built.error().what;
     engine = *std::move(built);

@@ -81,12 +81,11 @@ class TapRig {
                             : std::span<const std::uint8_t>(policy::kWorkerNetTransmitOpcodes)});
     ASSERT_TRUE(made) << made.error().what;
     ring = std::move(made->fd);
-    auto built = worker::TapUring::create({.direction = direction_,
-                                           .ring = ring.ref(),
-                                           .layout = made->layout,
-                                           .tap = tap.ref(),
-                                           .kick = kick.ref(),
-                                           .call = call.ref()});
+    auto built = worker::TapUring::create(direction_, {.ring = ring.ref(),
+                                                       .layout = made->layout,
+                                                       .device = tap.ref(),
+                                                       .kick = kick.ref(),
+                                                       .call = call.ref()});
     ASSERT_TRUE(built) << built.error().what << ": " << std::strerror(built.error().os_errno);
     engine = *std::move(built);
     messages_ = std::make_unique<MessageRing>();
@@ -95,9 +94,7 @@ class TapRig {
     stop_ = *common::make_eventfd();
     engine = worker::TapFallback::create({.direction = direction_,
                                           .tap = tap.ref(),
-                                          .stop = stop_.ref(),
-                                          .kick = kick.ref(),
-                                          .call = call.ref()});
+                                          .events = {stop_.ref(), kick.ref(), call.ref()}});
   }
 
   EngineType type_;
