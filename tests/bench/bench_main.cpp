@@ -1,8 +1,5 @@
 // tests/bench/bench_main.cpp: bulkhead-bench: connects as a VMM, loads the queues, prints what it
 // saw.
-#include <sched.h>
-#include <sys/prctl.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <cstring>
@@ -16,6 +13,7 @@
 #include "common/addresses.h"
 #include "common/virtio_blk_wire.h"
 #include "tests/bench/back_end_usage.h"
+#include "tests/bench/command.h"
 #include "tests/bench/options.h"
 #include "tests/bench/queue_load.h"
 #include "tests/fakes/failure.h"
@@ -208,26 +206,9 @@ void print(const Options& options, const Report& report) {
               static_cast<unsigned long long>(load.failed));
 }
 
-void hold() {
-  std::puts("ready");
-  std::fflush(stdout);
-  char ignored[64];
-  while (::read(STDIN_FILENO, ignored, sizeof(ignored)) > 0) {
-  }
-}
-
-void settle(const Options& options) {
-  ::prctl(PR_SET_TIMERSLACK, 1UL);
-  if (options.cpu < 0) return;
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(static_cast<std::size_t>(options.cpu), &set);
-  fakes::require_call(::sched_setaffinity(0, sizeof(set), &set) == 0, "--cpu");
-}
-
 int run(const Options& options) {
   try {
-    settle(options);
+    settle(options.cpu);
     Machine machine(options);
     if (options.hold) {
       hold();

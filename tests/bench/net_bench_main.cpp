@@ -1,8 +1,5 @@
 // tests/bench/net_bench_main.cpp: bulkhead-net-bench: a guest's network card under load, and what
 // it saw; or the bare loop on the tap that no back-end can beat.
-#include <sched.h>
-#include <sys/prctl.h>
-#include <unistd.h>
 
 #include <cstdio>
 #include <exception>
@@ -10,6 +7,7 @@
 #include <string>
 
 #include "tests/bench/back_end_usage.h"
+#include "tests/bench/command.h"
 #include "tests/bench/net_card.h"
 #include "tests/bench/net_options.h"
 #include "tests/bench/queue_load.h"
@@ -81,7 +79,6 @@ NetReport run_card(const NetOptions& options) {
   const std::uint64_t begin = now_ns();
   do {
     NetCard card(options);
-    ::usleep(20'000);  // Workers of the pair start: not what is measured.
     BackEndUsage usage(options.back_end, options.count_system_calls);
     usage.begin();
     add(report.load, put_load_on(card, options.mode));
@@ -132,29 +129,12 @@ void print(const NetOptions& options, const NetReport& report) {
       static_cast<unsigned long long>(load.packets), static_cast<unsigned long long>(load.lost));
 }
 
-void settle(const NetOptions& options) {
-  ::prctl(PR_SET_TIMERSLACK, 1UL);
-  if (options.cpu < 0) return;
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(static_cast<std::size_t>(options.cpu), &set);
-  fakes::require_call(::sched_setaffinity(0, sizeof(set), &set) == 0, "--cpu");
-}
-
-void hold(const NetOptions& options) {
-  const NetCard card(options);
-  std::puts("ready");
-  std::fflush(stdout);
-  char ignored[64];
-  while (::read(STDIN_FILENO, ignored, sizeof(ignored)) > 0) {
-  }
-}
-
 int run(const NetOptions& options) {
   try {
-    settle(options);
+    settle(options.cpu);
     if (options.hold) {
-      hold(options);
+      const NetCard card(options);
+      hold();
     } else {
       print(options, measure(options));
     }

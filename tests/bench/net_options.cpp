@@ -1,16 +1,11 @@
 #include "tests/bench/net_options.h"
 
-#include <charconv>
 #include <string_view>
+
+#include "tests/bench/command.h"
 
 namespace bench {
 namespace {
-
-template <typename T>
-bool number(std::string_view text, T& to) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), to);
-  return error == std::errc() && end == text.data() + text.size();
-}
 
 bool mode(std::string_view text, NetMode& to) {
   constexpr std::pair<std::string_view, NetMode> kModes[] = {
@@ -25,35 +20,24 @@ bool mode(std::string_view text, NetMode& to) {
   return false;
 }
 
-bool pids(std::string_view text, std::vector<pid_t>& to) {
-  while (!text.empty()) {
-    const std::size_t comma = text.find(',');
-    pid_t pid = 0;
-    if (!number(text.substr(0, comma), pid)) return false;
-    to.push_back(pid);
-    text = comma == std::string_view::npos ? "" : text.substr(comma + 1);
-  }
-  return !to.empty();
-}
-
 bool option(std::string_view name, std::string_view value, NetOptions& to) {
   if (name == "mode") return mode(value, to.mode);
   if (name == "socket") return !(to.socket = value).empty();
   if (name == "tap") return !(to.tap = value).empty();
   if (name == "address") return !(to.address = value).empty();
-  if (name == "bytes") return number(value, to.bytes) && to.bytes >= 60 && to.bytes <= 65000;
+  if (name == "bytes") return parse_number(value, to.bytes) && to.bytes >= 60 && to.bytes <= 65000;
   if (name == "segments") return to.segments = true;
-  if (name == "qd") return number(value, to.depth) && to.depth != 0;
-  if (name == "queue-size") return number(value, to.queue_size) && to.queue_size != 0;
-  if (name == "buffer") return number(value, to.buffer_bytes) && to.buffer_bytes >= 128;
-  if (name == "fill") return number(value, to.fill) && to.fill != 0;
-  if (name == "seconds") return number(value, to.seconds) && to.seconds > 0;
+  if (name == "qd") return parse_number(value, to.depth) && to.depth != 0;
+  if (name == "queue-size") return parse_number(value, to.queue_size) && to.queue_size != 0;
+  if (name == "buffer") return parse_number(value, to.buffer_bytes) && to.buffer_bytes >= 128;
+  if (name == "fill") return parse_number(value, to.fill) && to.fill != 0;
+  if (name == "seconds") return parse_number(value, to.seconds) && to.seconds > 0;
   if (name == "client") return (to.poll = value == "poll") || value == "intr";
-  if (name == "rate") return number(value, to.rate);
-  if (name == "burst") return number(value, to.burst) && to.burst != 0;
-  if (name == "backend-pid") return pids(value, to.back_end);
+  if (name == "rate") return parse_number(value, to.rate);
+  if (name == "burst") return parse_number(value, to.burst) && to.burst != 0;
+  if (name == "backend-pid") return parse_pids(value, to.back_end);
   if (name == "count-syscalls") return to.count_system_calls = true;
-  if (name == "cpu") return number(value, to.cpu);
+  if (name == "cpu") return parse_number(value, to.cpu);
   if (name == "hold") return to.hold = true;
   if (name == "json") return to.json = true;
   return false;

@@ -1,17 +1,12 @@
 #include "tests/bench/options.h"
 
-#include <charconv>
 #include <cstdlib>
 #include <string_view>
 
+#include "tests/bench/command.h"
+
 namespace bench {
 namespace {
-
-template <typename T>
-bool number(std::string_view text, T& to) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), to);
-  return error == std::errc() && end == text.data() + text.size();
-}
 
 // "4096", "4k", "1m".
 bool size(std::string_view text, std::uint32_t& to) {
@@ -20,7 +15,7 @@ bool size(std::string_view text, std::uint32_t& to) {
   if (text.ends_with('m')) factor = 1024 * 1024;
   if (factor != 1) text.remove_suffix(1);
   std::uint32_t value = 0;
-  if (!number(text, value) || value > 64U * 1024 * 1024 / factor) return false;
+  if (!parse_number(text, value) || value > 64U * 1024 * 1024 / factor) return false;
   to = value * factor;
   return to != 0 && to % 512 == 0;
 }
@@ -31,31 +26,20 @@ bool mode(std::string_view text, Options& options) {
   return text == "randread" || text == "randwrite" || text == "seqread" || text == "seqwrite";
 }
 
-bool pids(std::string_view text, std::vector<pid_t>& to) {
-  while (!text.empty()) {
-    const std::size_t comma = text.find(',');
-    pid_t pid = 0;
-    if (!number(text.substr(0, comma), pid)) return false;
-    to.push_back(pid);
-    text = comma == std::string_view::npos ? "" : text.substr(comma + 1);
-  }
-  return !to.empty();
-}
-
 bool option(std::string_view name, std::string_view value, Options& to) {
   if (name == "socket") return !(to.socket = value).empty();
   if (name == "mode") return mode(value, to);
   if (name == "bs") return size(value, to.block_bytes);
-  if (name == "qd") return number(value, to.depth) && to.depth != 0;
-  if (name == "queues") return number(value, to.queues) && to.queues != 0;
-  if (name == "queue-size") return number(value, to.queue_size) && to.queue_size != 0;
-  if (name == "seconds") return number(value, to.seconds) && to.seconds > 0;
-  if (name == "warmup") return number(value, to.warmup_seconds) && to.warmup_seconds >= 0;
+  if (name == "qd") return parse_number(value, to.depth) && to.depth != 0;
+  if (name == "queues") return parse_number(value, to.queues) && to.queues != 0;
+  if (name == "queue-size") return parse_number(value, to.queue_size) && to.queue_size != 0;
+  if (name == "seconds") return parse_number(value, to.seconds) && to.seconds > 0;
+  if (name == "warmup") return parse_number(value, to.warmup_seconds) && to.warmup_seconds >= 0;
   if (name == "client") return (to.poll = value == "poll") || value == "intr";
-  if (name == "rate") return number(value, to.rate);
-  if (name == "burst") return number(value, to.burst);
-  if (name == "backend-pid") return pids(value, to.back_end);
-  if (name == "cpu") return number(value, to.cpu);
+  if (name == "rate") return parse_number(value, to.rate);
+  if (name == "burst") return parse_number(value, to.burst);
+  if (name == "backend-pid") return parse_pids(value, to.back_end);
+  if (name == "cpu") return parse_number(value, to.cpu);
   if (name == "hugetlb") return to.huge_pages = true;
   if (name == "indirect") return (to.indirect = value == "on") || value == "off";
   if (name == "event-idx") return (to.event_idx = value == "on") || value == "off";

@@ -14,6 +14,7 @@
 #include "policy/sanitizer.h"
 #include "policy/seccomp.h"
 #include "tests/escape/run_escapee.h"
+#include "tests/escape/table_model.h"
 
 namespace escape {
 namespace {
@@ -21,33 +22,8 @@ namespace {
 using policy::ArgLimit;
 using policy::Profile;
 using policy::SyscallRule;
-using Arguments = std::array<std::uint64_t, 6>;
 
 constexpr std::uint64_t kHighBit = std::uint64_t{1} << 32;
-
-bool fits(const ArgLimit& limit, const Arguments& arguments) {
-  const std::uint64_t value = arguments[limit.index];
-  switch (limit.test) {
-    case ArgLimit::Test::kAny:
-      return true;
-    case ArgLimit::Test::kEquals:
-      return value == limit.value;
-    case ArgLimit::Test::kMaskedEquals:
-      return (value & limit.mask) == limit.value;
-    case ArgLimit::Test::kAtMost:
-      return value <= limit.value;
-  }
-  return false;
-}
-
-bool permitted(const Profile& profile, int number, const Arguments& arguments) {
-  return std::any_of(
-      profile.syscalls.begin(), profile.syscalls.end(), [&](const SyscallRule& rule) {
-        return rule.number == number &&
-               std::all_of(rule.limits.begin(), rule.limits.end(),
-                           [&](const ArgLimit& limit) { return fits(limit, arguments); });
-      });
-}
 
 // As far as a row lets an argument go. Pointers that no row limits are null: EFAULT is an answer.
 Arguments utmost_arguments(const SyscallRule& rule) {
@@ -127,7 +103,7 @@ std::vector<Try> every_step_beside() {
       for (const std::uint64_t value : beside(limit)) {
         Arguments arguments = utmost_arguments(rule);
         arguments[limit.index] = value;
-        if (permitted(profile, rule.number, arguments)) continue;  // Another row's.
+        if (allows(profile.syscalls, rule.number, arguments)) continue;  // Another row's.
         tries.push_back(
             {&profile,
              words_only(name + " arg" + std::to_string(limit.index) + " " + std::to_string(value)),

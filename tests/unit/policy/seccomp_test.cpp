@@ -14,43 +14,23 @@
 #include "policy/sanitizer.h"
 #include "tests/escape/bpf_evaluator.h"
 #include "tests/escape/profiles.h"
+#include "tests/escape/table_model.h"
 
 namespace policy {
 namespace {
 
 using common::ipc::FilterInstruction;
-using Arguments = std::array<std::uint64_t, 6>;
+using escape::Arguments;
 
 constexpr std::uint32_t kNumbers = 1024;
 constexpr std::uint32_t kX32 = 0x40000000;
 
 using escape::kProfiles;
 
-bool fits(const ArgLimit& limit, const Arguments& arguments) {
-  const std::uint64_t value = arguments[limit.index];
-  switch (limit.test) {
-    case ArgLimit::Test::kAny:
-      return true;
-    case ArgLimit::Test::kEquals:
-      return value == limit.value;
-    case ArgLimit::Test::kMaskedEquals:
-      return (value & limit.mask) == limit.value;
-    case ArgLimit::Test::kAtMost:
-      return value <= limit.value;
-  }
-  return false;
-}
-
-// What the table says, read as the page does and without libseccomp.
 bool table_allows(const Profile& profile, std::uint32_t number, const Arguments& arguments) {
-  const auto one_fits = [&](std::span<const SyscallRule> rules) {
-    return std::any_of(rules.begin(), rules.end(), [&](const SyscallRule& rule) {
-      return rule.number == static_cast<int>(number) &&
-             std::all_of(rule.limits.begin(), rule.limits.end(),
-                         [&](const ArgLimit& limit) { return fits(limit, arguments); });
-    });
-  };
-  return one_fits(profile.syscalls) || one_fits(kSanitizerSyscalls);
+  const auto signed_number = static_cast<int>(number);
+  return escape::allows(profile.syscalls, signed_number, arguments) ||
+         escape::allows(kSanitizerSyscalls, signed_number, arguments);
 }
 
 // Arguments that satisfy a rule, and then each argument moved a little or far.
