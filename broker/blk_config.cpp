@@ -30,10 +30,6 @@ std::uint32_t queues_of(const DeviceConfig& config) {
   return config.num_queues.value_or(common::kBlkQueuesMax);
 }
 
-std::uint32_t queue_size_of(const DeviceConfig& config) {
-  return config.queue_size.value_or(common::kQueueSizeMax);
-}
-
 // 5.2.5.2: without indirect descriptors a request must fit the ring, header and status included.
 std::uint32_t segments_max(const DeviceConfig& config) {
   const std::uint32_t size = queue_size_of(config);

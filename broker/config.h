@@ -4,7 +4,6 @@
 
 #include <sys/types.h>
 
-#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -12,6 +11,8 @@
 
 #include "common/device_kind.h"
 #include "common/result.h"
+#include "common/virtio_net_wire.h"
+#include "common/virtqueue_wire.h"
 
 namespace broker {
 
@@ -22,11 +23,11 @@ using Answer = common::Result<T, std::string>;
 enum class EngineChoice : std::uint8_t { kAuto, kIoUring, kFallback };
 enum class PostureDemand : std::uint8_t { kAny, kStrict };
 
-using MacAddress = std::array<std::uint8_t, 6>;
+using MacAddress = common::net::Mac;
 
 struct DeviceConfig {
-  std::string
-      name;  // In every log line. Default: the image or the interface; unique in one broker.
+  // In every log line. Default: the image or the interface; unique in one broker.
+  std::string name;
   common::DeviceKind kind = common::DeviceKind::kBlk;
 
   // Exactly one of socket_path and fd.
@@ -64,6 +65,10 @@ struct DeviceConfig {
   std::uint32_t poll_us = 0;
   bool restart_after_violation = false;  // Of a worker that its system call filter killed.
 };
+
+[[nodiscard]] inline std::uint32_t queue_size_of(const DeviceConfig& config) {
+  return config.queue_size.value_or(common::kQueueSizeMax);
+}
 
 struct BrokerConfig {
   std::vector<DeviceConfig> devices;

@@ -48,9 +48,9 @@ void Device::held_long_enough() {
 
 void Device::serve(Visitor visitor) {
   log_.info("connection from " + visitor.name);
-  // The session sends and waits as it likes; we never read from this socket.
   facts_.model.hooks->vmm_came(facts_.model.session_start);
   auto connection = common::Result<std::unique_ptr<Connection>>();
+  // The session sends and waits as it likes; we never read from this socket.
   if (const auto blocking = common::set_nonblocking(visitor.socket.ref(), false); !blocking) {
     connection = common::fail(blocking.error());
   } else {

@@ -66,10 +66,6 @@ std::uint32_t acknowledged(std::span<const Offload> offloads, std::uint64_t feat
   return bits;
 }
 
-std::uint32_t queue_size_of(const DeviceConfig& config) {
-  return config.queue_size.value_or(common::kQueueSizeMax);
-}
-
 std::uint32_t mtu_of(const Tap& tap, const DeviceConfig& config) {
   return std::clamp(config.mtu.value_or(tap.mtu), net::kMtuMin, net::kMtuMax);
 }
