@@ -64,6 +64,10 @@ class Network:
         """What the guest has sent, by the interface's own count."""
         return int(self._statistics("rx_packets"))
 
+    def packets(self) -> int:
+        """Both ways, as they went through the tap."""
+        return self.received_packets() + int(self._statistics("tx_packets"))
+
     def wait_received(self, packets: int) -> None:
         end = time.monotonic() + WAIT_S
         while self.received_packets() < packets:
@@ -79,7 +83,8 @@ class Network:
         fields = re.search(rf"^\s*{self.tap}:(.*)$", Path("/proc/net/dev").read_text(), re.M)
         values = [int(value) for value in fields.group(1).split()]
         return values[("rx_bytes", "rx_packets", "rx_errors", "rx_drop", "rx_fifo",
-                       "rx_frame_errors").index(name)]
+                       "rx_frame_errors", "rx_compressed", "rx_multicast", "tx_bytes",
+                       "tx_packets").index(name)]
 
     # --- servers ---------------------------------------------------------------------------------
 

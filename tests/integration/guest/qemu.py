@@ -36,10 +36,11 @@ class Disk:
 
 @dataclass(frozen=True)
 class Card:
-    socket: str
+    socket: str = ""
     pairs: int = 2
     mac: str = "52:54:00:12:34:56"
     reconnect: bool = False
+    tap: str = ""  # Instead of a socket: QEMU's own back-end, on this tap.
 
 
 def qemu_command(disks: list, kernel, initramfs, cpus: int = 4, memory: str = "512M",
@@ -63,9 +64,15 @@ def qemu_command(disks: list, kernel, initramfs, cpus: int = 4, memory: str = "5
         ]
     for index, card in enumerate(cards):
         again = ",reconnect=1" if card.reconnect else ""
+        if card.tap:
+            command += ["-netdev", f"tap,id=net{index},ifname={card.tap},script=no,downscript=no,"
+                        f"vhost=off,queues={card.pairs}"]
+        else:
+            command += [
+                "-chardev", f"socket,id=n{index},path={card.socket}{again}",
+                "-netdev", f"vhost-user,id=net{index},chardev=n{index},queues={card.pairs}",
+            ]
         command += [
-            "-chardev", f"socket,id=n{index},path={card.socket}{again}",
-            "-netdev", f"vhost-user,id=net{index},chardev=n{index},queues={card.pairs}",
             # QEMU 7.2 under TCG crashes on vhost-user network cards with MSI-X: no vectors.
             "-device", f"virtio-net-pci,netdev=net{index},mq=on,vectors=0,mac={card.mac}",
         ]
