@@ -2,11 +2,13 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -186,6 +188,11 @@ Answer<void> align(Disk& disk, FdRef found, int access, const struct stat& statu
   return {};
 }
 
+bool is_on_fuse(FdRef file) {
+  struct statfs system {};
+  return ::fstatfs(file.number, &system) == 0 && system.f_type == FUSE_SUPER_MAGIC;
+}
+
 }  // namespace
 
 common::Result<std::uint64_t> disk_bytes(FdRef file) noexcept {
@@ -219,6 +226,7 @@ Answer<Disk> open_disk(const DeviceConfig& config) {
   disk.inode = status.st_ino;
   TRY(measure(disk, status, config));
   TRY(align(disk, found.ref(), access, status, config));
+  disk.durable_writes = !(disk.direct && is_on_fuse(disk.file.ref()));
   return disk;
 }
 

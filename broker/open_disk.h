@@ -22,6 +22,9 @@ struct Disk {
   bool block_device = false;
   bool read_only = false;
   bool direct = false;
+  // A single write can be made durable (O_DSYNC). Not by asynchronous direct writes on FUSE, whose
+  // completion the kernel tells without the flush that belongs to it.
+  bool durable_writes = true;
   bool discard = false;  // Offered: configured, writable, and the file can.
   bool write_zeroes = false;
   std::uint32_t block_size = 512;

@@ -175,6 +175,12 @@ Answer<DeviceModel> Broker::make_model(const DeviceConfig& config) {
     log_.warn(config.name, "the last " + std::to_string(disk.unserved_bytes) + " bytes of " +
                                in_quotes(disk.path) + " are not served: they fill no block");
   }
+  if (!disk.durable_writes) {
+    log_.warn(config.name, in_quotes(disk.path) +
+                               " is on FUSE, where the kernel does not make single direct writes "
+                               "durable: a guest cannot switch its write cache off; with "
+                               "--direct=off it can");
+  }
   return make_blk_model(std::move(disk), config, std::move(tsc_per_us));
 }
 

@@ -18,11 +18,12 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 KERNEL_META_PACKAGE = "linux-image-cloud-amd64"
-DRIVERS = ("virtio_pci", "virtio_blk", "virtio_net", "ext4", "crc32c_intel")
+DRIVERS = ("virtio_pci", "virtio_blk", "virtio_net", "ext4", "xfs", "crc32c_intel")
 # name -> Debian package: what the guest has besides busybox.
 TOOLS = {
     "mkfs.ext4": "e2fsprogs",
     "e2fsck": "e2fsprogs",
+    "xfs_repair": "xfsprogs",
     "fio": "fio",
     "blkdiscard": "util-linux",
     "ethtool": "ethtool",

@@ -83,7 +83,8 @@ class Guest:
     """Context manager: the guest runs inside the block and is gone after it."""
 
     def __init__(self, disks: list, script: str, workdir: Path, *, timeout_s: float = 240,
-                 may_reboot: bool = False, spare_memory: bool = False, echo=None, cards: list = ()):
+                 may_reboot: bool = False, spare_memory: bool = False, echo=None, cards: list = (),
+                 images: list = ()):
         self.token = secrets.token_hex(8)
         self.workdir = Path(workdir)
         self.console = self.workdir / "console.log"
@@ -104,6 +105,9 @@ class Guest:
             "-device", f"pcie-root-port,id={HOTPLUG_PORT}",
             "-qmp", f"unix:{self.workdir}/qmp,server=on,wait=off",
         ]
+        for index, image in enumerate(images):  # QEMU's own disks.
+            command += ["-drive", f"if=none,id=i{index},file={image},format=raw,snapshot=on",
+                        "-device", f"virtio-blk-pci,drive=i{index}"]
         if not may_reboot:
             command.append("-no-reboot")
         if not shutil.which(QEMU):

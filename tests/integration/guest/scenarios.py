@@ -1,7 +1,10 @@
 """What is tested with real guests: one function, several ctest entries (engine, --direct)."""
 
+import dataclasses
 import hashlib
 import os
+import random
+import shutil
 import signal
 import subprocess
 from contextlib import contextmanager
@@ -11,6 +14,7 @@ from pathlib import Path
 import backend
 import kit
 import network
+import power_cut as power
 import qemu
 
 MIB = 1 << 20
@@ -45,11 +49,12 @@ class Setting:
                 raise ScenarioError(f"{error}\n--- back-end\n{broker.log.read_text()}") from error
 
     def guest(self, broker, script: str, *names, directory: str = "guest",
-              reconnect: bool = False, **more):
+              reconnect: bool = False, variables: str = "", hear=print, **more):
         place = self.workdir / directory
         place.mkdir(exist_ok=True)
         disks = [qemu.Disk(broker.socket_of(name), reconnect=reconnect) for name in names]
-        return qemu.Guest(disks, (SCRIPTS / script).read_text(), place, echo=print, **more)
+        text = variables + (SCRIPTS / script).read_text()
+        return qemu.Guest(disks, text, place, echo=hear, **more)
 
     def card(self, name: str, tap: str, **more) -> backend.Card:
         return backend.Card(name, tap, **({"engine": self.engine} | more))
@@ -306,6 +311,66 @@ def resize(setting: Setting) -> None:
     expect("the guest sees 96 MiB", f"sectors {96 * MIB // 512}" in output)
 
 
+CUTS = 12  # Disks of one guest that checks them; it has slots for twice as many.
+
+
+def power_cut(setting: Setting) -> None:
+    """The power fails at any moment: what a guest was told is durable is there, and all sound."""
+    kinds = [("ext4", "write back"), ("xfs", "write back"), ("ext4", "write through")]
+    if setting.direct:
+        kinds.pop()  # On FUSE, as the recorder is: Bulkhead does not offer it there.
+    for fs, cache in kinds:
+        place = setting.workdir / f"{fs}-{cache.replace(' ', '-')}"
+        place.mkdir()
+        try:
+            power_cut_on(dataclasses.replace(setting, workdir=place), fs, cache)
+        except (ScenarioError, qemu.GuestError) as error:
+            raise ScenarioError(f"{fs}, {cache}: {error}") from error
+        shutil.rmtree(place)
+
+
+def power_cut_on(setting: Setting, fs: str, cache: str) -> None:
+    fresh = setting.sparse_image("fresh", 300 if fs == "xfs" else 64)
+    make = ["mkfs.ext4", "-q", "-b", "4096"] if fs == "ext4" else ["mkfs.xfs", "-q"]
+    kit.run(make + [fresh], env=kit.path_with_sbin())
+    image = setting.workdir / "disk.img"
+    shutil.copyfile(fresh, image)
+    files = 8
+    variables = f'fs={fs} cache="{cache}" files={files}\n'
+    with power.Recorder(image, setting.workdir, setting.bin_dir) as recorder:
+        claims = power.Claims(recorder, [])
+        with setting.serve(setting.device("disk", recorder.disk)) as broker:
+            with setting.guest(broker, "power_cut_load.sh", "disk", variables=variables,
+                               hear=claims.hear) as guest:
+                guest.finish()
+        history = power.History(recorder.log)
+    expect("promises of each writer", len(claims.made) == len(power.WRITERS) * 2 * files)
+    dice = random.Random(len(history.records))
+    cuts = power.choose_cuts(history, claims, CUTS, dice)
+    print(f"{fs}, {cache}: {len(history.records)} records, {history.flushes()} flushes")
+    made = [power.make_disk(setting.workdir / f"cut{place}.img", fresh, history, cut, place, dice)
+            for place, cut in enumerate(cuts)]
+    promises = [claims.at(history.position(cut)) for cut in cuts]
+    check_disks(setting, fs, made, promises)
+    # A disk that forgets what it was told to keep: the check must see that.
+    try:
+        check_disks(setting, fs, [fresh], promises[-1:])
+    except qemu.GuestError as error:
+        expect(f"a loss that is found, not: {error}", "LOST" in str(error))
+    else:
+        expect("an empty disk to be found out", False)
+
+
+def check_disks(setting: Setting, fs: str, disks: list, promises: list) -> None:
+    place = setting.workdir / "check"
+    place.mkdir(exist_ok=True)
+    text = (f"fs={fs} expected='{power.expected_lines(promises)}'\n"
+            + (SCRIPTS / "power_cut_check.sh").read_text())
+    with qemu.Guest([], text, place, echo=print, images=disks) as guest:
+        output = guest.finish()
+    expect(f"{len(disks)} sound disks", output.count("sound vd") == len(disks))
+
+
 def wait_workers_gone(broker) -> None:
     """Both VMMs are gone: nothing that served them may stay. Spares are not sealed yet."""
     def sealed() -> list:
@@ -366,6 +431,6 @@ def net_testpmd(setting: Setting) -> None:
 SCENARIOS = {
     scenario.__name__: scenario
     for scenario in (firmware_boot, four_queues, reset, disk_kinds, memory_added, disk_plugged,
-                     broker_restarted, processes_killed, qemu_killed, resize, net_traffic,
-                     net_changes, net_broker_restarted, net_testpmd)
+                     broker_restarted, processes_killed, qemu_killed, resize, power_cut,
+                     net_traffic, net_changes, net_broker_restarted, net_testpmd)
 }

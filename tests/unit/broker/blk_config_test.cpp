@@ -53,6 +53,12 @@ TEST_F(BlkConfigTest, AlignmentOffsetIsAt25) { EXPECT_EQ(field(25, 1), 0U); }
 TEST_F(BlkConfigTest, MinIoSizeIsAt26InBlocks) { EXPECT_EQ(field(26, 2), 8U); }
 TEST_F(BlkConfigTest, OptIoSizeIsAt28InBlocks) { EXPECT_EQ(field(28, 4), 128U); }
 TEST_F(BlkConfigTest, WritebackIsAt32AndOn) { EXPECT_EQ(field(32, 1), 1U); }
+TEST_F(BlkConfigTest, NoGuestSwitchesTheCacheOffWhereSingleWritesAreNotDurable) {
+  EXPECT_NE(blk_features(disk_, config_) & common::blk::kFeatureConfigWce, 0U);
+  disk_.durable_writes = false;
+  EXPECT_EQ(blk_features(disk_, config_) & common::blk::kFeatureConfigWce, 0U);
+  EXPECT_NE(blk_features(disk_, config_) & common::blk::kFeatureFlush, 0U);
+}
 TEST_F(BlkConfigTest, NumQueuesIsAt34) { EXPECT_EQ(field(34, 2), 64U); }
 TEST_F(BlkConfigTest, MaxDiscardSectorsIsAt36) { EXPECT_EQ(field(36, 4), 1U << 22); }
 TEST_F(BlkConfigTest, MaxDiscardSegmentsIsAt40) { EXPECT_EQ(field(40, 4), 64U); }
