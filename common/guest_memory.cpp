@@ -15,6 +15,22 @@ const GuestRegion* GuestMemory::search(GuestAddr addr) const noexcept {
   return &*candidate;
 }
 
+std::optional<GuestMemory::Place> GuestMemory::place_of(const std::byte* host,
+                                                        std::uint64_t bytes) const noexcept {
+  const auto at = reinterpret_cast<std::uintptr_t>(host);
+  const auto holds = [at](const GuestRegion& region) {
+    return at - reinterpret_cast<std::uintptr_t>(region.host) < region.bytes;
+  };
+  const GuestRegion* region = last_hit_ < regions_.size() ? &regions_[last_hit_] : nullptr;
+  if (region == nullptr || !holds(*region)) {
+    const auto found = std::find_if(regions_.begin(), regions_.end(), holds);
+    if (found == regions_.end()) return std::nullopt;
+    region = &*found;
+  }
+  const std::uint64_t offset = at - reinterpret_cast<std::uintptr_t>(region->host);
+  return Place{GuestAddr{region->start.value + offset}, std::min(bytes, region->bytes - offset)};
+}
+
 std::optional<GuestWindow> GuestMemory::window(GuestAddr addr, std::uint64_t bytes,
                                                std::uint64_t alignment) const noexcept {
   const iovec whole = translate(addr, bytes);

@@ -98,6 +98,17 @@ class GuestMemory {
     return {region->host + offset, want < rest ? want : rest};
   }
 
+  [[nodiscard]] std::span<const GuestRegion> regions() const noexcept { return regions_; }
+
+  // The way back: what of the `bytes` bytes at `host`, which an iovec of ours names, lies in one
+  // region, and where in the guest. Nothing where `host` is no guest memory.
+  struct Place {
+    GuestAddr start;
+    std::uint64_t bytes = 0;
+  };
+  [[nodiscard]] std::optional<Place> place_of(const std::byte* host,
+                                              std::uint64_t bytes) const noexcept;
+
   // One fetch. The compiler barrier stops the optimiser from going back to guest memory later for a
   // value it has already been given. Nothing if any byte is unmapped.
   template <GuestWire T>

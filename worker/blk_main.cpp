@@ -43,7 +43,8 @@ void set_up(common::FdRef control, Worker& made, StatusPage& page) noexcept {
                                          .ring = made.guest.ring,
                                          .engine = made.machine.engine.get(),
                                          .status = &page,
-                                         .inflight = made.guest.inflight.bytes()});
+                                         .inflight = made.guest.inflight.bytes(),
+                                         .log = made.guest.log.bytes()});
   if (!made.queue) worker::leave(WorkerExit::kStartRefused);
 }
 

@@ -67,7 +67,7 @@ struct BlkQueue::State {
         device(BlkDevice::from(parts.device, parts.ring)),
         reader(memory, ring.descriptors(), ring.size(),
                (parts.ring.features & common::kFeatureIndirectDesc) != 0, scratch),
-        transfer(device, ring.size(), engine, status),
+        transfer(device, ring.size(), engine, status, ring.log()),
         poller(parts.device.poll_us, parts.device.tsc_per_us),
         linger_ticks(std::uint64_t{kLingerUs} * parts.device.tsc_per_us) {}
 
@@ -130,7 +130,7 @@ BlkQueue::BlkQueue(std::unique_ptr<State> state) noexcept : state_(std::move(sta
 BlkQueue::~BlkQueue() = default;
 
 std::unique_ptr<BlkQueue> BlkQueue::create(const BlkQueueParts& parts) noexcept {
-  auto ring = SplitRing::create(parts.memory, parts.ring, parts.inflight);
+  auto ring = SplitRing::create(parts.memory, parts.ring, parts.inflight, parts.log);
   if (!ring) {
     store_fault(*parts.status, ring.error());
     return nullptr;
@@ -199,6 +199,10 @@ void BlkQueue::State::answer(std::uint16_t head, const iovec& status_byte, const
   if (result == Status::kIoError) status.add(Counter::kStatusIoError, 1);
   if (result == Status::kUnsupported) status.add(Counter::kStatusUnsupported, 1);
   ring.add_used(head, write_answer(status_byte, in_first, in_bytes, in_done, result));
+  if (ring.log().on()) [[unlikely]] {
+    ring.log().mark(status_byte);
+    if (in_bytes > 0) ring.log().mark(in_first);
+  }
 }
 
 BlkQueue::State::Accepted BlkQueue::State::accept_available() noexcept {
@@ -237,6 +241,7 @@ bool BlkQueue::State::accept_one(Accepted& accepted) noexcept {
   // Before anything happens to the disk: from here on it is in flight, also for who comes after us.
   ring.take();
   if (answer_only) {
+    if (ring.log().on()) ring.log().mark(chain.writable, parsed.in_done);
     answer(chain.head, parsed.status_byte, parsed.in_first, parsed.in_bytes, parsed.in_done,
            parsed.status);
   } else {

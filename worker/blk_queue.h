@@ -22,6 +22,7 @@ struct BlkQueueParts {
   Engine* engine = nullptr;              // Borrowed; outlives the queue.
   common::StatusPage* status = nullptr;  // Borrowed; outlives the queue.
   std::span<std::byte> inflight{};       // What `ring` says of it; empty where it has none.
+  std::span<std::byte> log{};            // Likewise.
 };
 
 class BlkQueue {

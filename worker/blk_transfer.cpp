@@ -32,10 +32,11 @@ bool is_unsupported(std::int32_t result) noexcept {
 }  // namespace
 
 BlkTransfer::BlkTransfer(const BlkDevice& device, std::uint32_t slots, Engine& engine,
-                         common::StatusPage& status)
+                         common::StatusPage& status, DirtyLog& log)
     : device_(device),
       engine_(engine),
       status_(status),
+      log_(log),
       slots_(std::make_unique_for_overwrite<Request[]>(slots)),
       free_(slots),
       segments_(slots, kSegmentsMax),
@@ -262,6 +263,14 @@ void BlkTransfer::start_bounced(Request& request, std::uint32_t tag) noexcept {
   engine_.start(io);
 }
 
+// All that the disk may have filled, since what failed or came short may have filled more of it
+// than was said.
+inline void BlkTransfer::mark_read(const Request& request) noexcept {
+  if (request.work == Work::kRead && log_.on()) [[unlikely]] {
+    log_.mark(std::span(request.segments, request.segment_count));
+  }
+}
+
 void BlkTransfer::advance(Request& request, std::uint32_t bytes) noexcept {
   request.offset += bytes;
   request.bytes_left -= bytes;
@@ -282,6 +291,7 @@ bool BlkTransfer::piece_done(Request& request, std::uint32_t tag, std::int32_t r
       status_.add(common::Counter::kBounced, 1);
       return start_piece(request, tag);
     }
+    mark_read(request);
     return fail(request, result);  // 0: the disk has become shorter than it was.
   }
   const auto moved = static_cast<std::uint32_t>(result);
@@ -290,6 +300,7 @@ bool BlkTransfer::piece_done(Request& request, std::uint32_t tag, std::int32_t r
     const std::span<const std::byte> from = bounce_.bytes(request.buffer).first(moved);
     (void)GuestMemory::scatter(from, {request.segments, request.segment_count});
   }
+  mark_read(request);
   advance(request, moved);
   if (request.bytes_left == 0) return finish(request, Status::kOk);
 

@@ -15,6 +15,7 @@
 #include "common/status_page.h"
 #include "worker/blk_request.h"
 #include "worker/bounce.h"
+#include "worker/dirty_log.h"
 #include "worker/engine.h"
 #include "worker/slots.h"
 
@@ -65,7 +66,7 @@ class BlkTransfer {
  public:
   // All that a queue of `slots` slots can need, made now and not touched.
   BlkTransfer(const BlkDevice& device, std::uint32_t slots, Engine& engine,
-              common::StatusPage& status);
+              common::StatusPage& status, DirtyLog& log);
 
   // Takes a slot for the request. Nothing if there is no room for it now: then something is under
   // way whose end gives room back, and the chain can stay in the ring until then.
@@ -99,6 +100,7 @@ class BlkTransfer {
   void start_straight(const Request& request, std::uint32_t tag) noexcept;
   void start_bounced(Request& request, std::uint32_t tag) noexcept;
   [[nodiscard]] bool piece_done(Request& request, std::uint32_t tag, std::int32_t result) noexcept;
+  void mark_read(const Request& request) noexcept;
   void advance(Request& request, std::uint32_t bytes) noexcept;
   [[nodiscard]] bool memory_aligned(const Request& request) const noexcept;
   [[nodiscard]] bool disk_aligned(std::uint64_t offset, std::uint64_t bytes) const noexcept;
@@ -122,6 +124,7 @@ class BlkTransfer {
   BlkDevice device_;
   Engine& engine_;
   common::StatusPage& status_;
+  DirtyLog& log_;
 
   std::unique_ptr<Request[]> slots_;
   FreeList free_;

@@ -181,7 +181,7 @@ NetControl::NetControl(const NetQueueParts& parts, SplitRing split_ring, Control
 
 std::unique_ptr<NetControl> NetControl::create(const NetQueueParts& parts,
                                                ControlLink& link) noexcept {
-  auto ring = SplitRing::create(parts.memory, parts.ring);
+  auto ring = SplitRing::create(parts.memory, parts.ring, {}, parts.log);
   if (!ring) {
     store_fault(*parts.status, ring.error());
     return nullptr;
@@ -216,6 +216,7 @@ void NetControl::serve(Chain& chain) noexcept {
   if (!done) queue_.status.add(Counter::kControlRefused, 1);
   const std::byte ack{done ? net::kControlOk : net::kControlError};
   const std::size_t written = GuestMemory::scatter(std::span(&ack, 1), chain.writable);
+  if (queue_.ring.log().on()) queue_.ring.log().mark(chain.writable, written);
   queue_.ring.add_used(chain.head, static_cast<std::uint32_t>(written));
 }
 

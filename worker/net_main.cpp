@@ -40,7 +40,8 @@ void make_queue(Worker& made, StatusPage& page) noexcept {
                                     .device = made.orders.device,
                                     .ring = made.guest.ring,
                                     .engine = made.machine.engine.get(),
-                                    .status = &page};
+                                    .status = &page,
+                                    .log = made.guest.log.bytes()};
   switch (made.orders.role()) {
     case NetRole::kReceive:
       made.receive = worker::NetReceive::create(parts);

@@ -80,6 +80,7 @@ struct NetReceive::State {
   [[nodiscard]] Fit buffers_for(std::uint32_t bytes, std::uint32_t& used) noexcept;
   void copy_out(std::span<std::byte> frame, std::uint32_t used) noexcept;
   [[nodiscard]] bool is_fault(std::int32_t result) noexcept;
+  void mark_read(const TapPacket& packet) noexcept;
   void count_packet(std::uint32_t bytes) noexcept;
   void publish() noexcept;
   void sleep(Turn why) noexcept;
@@ -120,7 +121,7 @@ NetReceive::NetReceive(std::unique_ptr<State> state) noexcept : state_(std::move
 NetReceive::~NetReceive() = default;
 
 std::unique_ptr<NetReceive> NetReceive::create(const NetQueueParts& parts) noexcept {
-  auto ring = SplitRing::create(parts.memory, parts.ring);
+  auto ring = SplitRing::create(parts.memory, parts.ring, {}, parts.log);
   if (!ring) {
     store_fault(*parts.status, ring.error());
     return nullptr;
@@ -215,6 +216,8 @@ bool NetReceive::State::read() noexcept {
   std::uint32_t moved = 0;
   for (std::uint32_t i = 0; i < planned; ++i) {
     const std::int32_t result = packets[i].result;
+    if (queue.ring.log().on() && direct) [[unlikely]]
+      mark_read(packets[i]);
     if (is_fault(result)) {
       // Nothing was read. One that follows in the batch may have been: it lies too far back.
       empty = empty || result < 0;
@@ -268,6 +271,7 @@ void NetReceive::State::take_direct(std::uint32_t bytes) noexcept {
     if (parts == place.size() || place[0].iov_len >= sizeof(number)) break;
   }
   GuestMemory::scatter(std::as_bytes(std::span(&number, 1)), std::span(place).first(parts));
+  if (queue.ring.log().on()) queue.ring.log().mark(std::span(place).first(parts));
   for (std::uint32_t left = bytes; left > 0;) {
     const std::uint32_t here = std::min(left, buffers.at(0).bytes);
     queue.ring.add_used(buffers.at(0).head, here);
@@ -352,6 +356,7 @@ void NetReceive::State::copy_out(std::span<std::byte> frame, std::uint32_t used)
   while (!frame.empty()) {
     const ReceiveBuffer& buffer = buffers.at(0);
     const std::size_t here = GuestMemory::scatter(frame, buffers.list(buffer));
+    if (queue.ring.log().on()) queue.ring.log().mark(buffers.list(buffer), here);
     queue.ring.add_used(buffer.head, static_cast<std::uint32_t>(here));
     buffers.pop();
     frame = frame.subspan(here);
@@ -378,6 +383,16 @@ bool NetReceive::State::is_fault(std::int32_t result) noexcept {
       break;
   }
   return true;
+}
+
+// What was read, also where it does not stay in these buffers: they may go back to the guest
+// unused. Of a read that failed nobody knows how much it has filled.
+void NetReceive::State::mark_read(const TapPacket& packet) noexcept {
+  constexpr std::array kNothingWritten = {-EAGAIN, -ECANCELED, -EINTR};
+  if (std::ranges::find(kNothingWritten, packet.result) != kNothingWritten.end()) return;
+  const std::uint64_t bytes =
+      packet.result < 0 ? UINT64_MAX : static_cast<std::uint64_t>(packet.result);
+  queue.ring.log().mark(std::span(packet.segments, packet.count), bytes);
 }
 
 void NetReceive::State::count_packet(std::uint32_t bytes) noexcept {

@@ -83,7 +83,7 @@ NetTransmit::NetTransmit(std::unique_ptr<State> state) noexcept : state_(std::mo
 NetTransmit::~NetTransmit() = default;
 
 std::unique_ptr<NetTransmit> NetTransmit::create(const NetQueueParts& parts) noexcept {
-  auto ring = SplitRing::create(parts.memory, parts.ring);
+  auto ring = SplitRing::create(parts.memory, parts.ring, {}, parts.log);
   if (!ring) {
     store_fault(*parts.status, ring.error());
     return nullptr;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include "common/guest_memory.h"
 #include "common/ipc/worker_messages.h"
@@ -26,6 +27,7 @@ struct NetQueueParts {
   common::ipc::RingStart ring;
   TapEngine* engine = nullptr;  // Borrowed; outlives the queue. Null for the control queue.
   common::StatusPage* status = nullptr;  // Borrowed; outlives the queue.
+  std::span<std::byte> log{};            // What `ring` says of it; empty where it has none.
 };
 
 // How long the header is that the guest has before each packet (virtio 1.2, 5.1.6.1).

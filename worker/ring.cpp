@@ -1,5 +1,6 @@
 #include "worker/ring.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/checked.h"
@@ -47,7 +48,8 @@ bool inflight_is_sane(const common::ipc::RingStart& start, std::span<std::byte> 
 
 common::Result<SplitRing, RingFault> SplitRing::create(const common::GuestMemory& memory,
                                                        const common::ipc::RingStart& start,
-                                                       std::span<std::byte> inflight) noexcept {
+                                                       std::span<std::byte> inflight,
+                                                       std::span<std::byte> log) noexcept {
   // 2.7: the queue size is a power of two.
   if (!common::is_power_of_two(start.queue_size) || start.queue_size > common::kQueueSizeMax ||
       start.next_avail > 0xffff || !inflight_is_sane(start, inflight)) {
@@ -63,6 +65,7 @@ common::Result<SplitRing, RingFault> SplitRing::create(const common::GuestMemory
                                 common::avail_bytes(size, event_idx), common::kAvailAlign));
   TRY_LET(ring.used_, map_part(memory, Part::kUsed, start.used_addr,
                                common::used_bytes(size, event_idx), common::kUsedAlign));
+  TRY_LET(ring.log_, DirtyLog::create(memory, start, log, common::used_bytes(size, event_idx)));
   ring.size_ = size;
   ring.event_idx_ = event_idx;
   ring.next_avail_ = ring.seen_avail_ = static_cast<std::uint16_t>(start.next_avail);
@@ -73,6 +76,7 @@ common::Result<SplitRing, RingFault> SplitRing::create(const common::GuestMemory
 }
 
 SplitRing::Begin SplitRing::begin() noexcept {
+  log_.begin();
   // The only time that we believe this index: the front-end gives us the avail side only, and what
   // served this ring before us left its count here. A guest that lies confuses itself.
   next_used_ = published_used_ = decided_used_ = used_.load16(common::kUsedIdxOffset);
@@ -136,11 +140,24 @@ void SplitRing::add_used(std::uint16_t head, std::uint32_t written) noexcept {
 
 bool SplitRing::show_used() noexcept {
   if (next_used_ == published_used_) return false;
-  published_used_ = next_used_;
+  const std::uint16_t before = std::exchange(published_used_, next_used_);
   inflight_.before_publish();
   used_.store16_release(common::kUsedIdxOffset, published_used_);
+  if (log_.on()) [[unlikely]]
+    log_answers(before, published_used_);
   inflight_.after_publish(published_used_);
   return true;
+}
+
+// The elements of the answers that have just been shown, and the index that shows them.
+void SplitRing::log_answers(std::uint16_t from, std::uint16_t to) noexcept {
+  constexpr std::uint64_t kElement = sizeof(common::WireUsedElem);
+  const std::uint32_t count = static_cast<std::uint16_t>(to - from);
+  const std::uint32_t first = from & (size_ - 1U);
+  const std::uint32_t in_row = std::min<std::uint32_t>(count, size_ - first);
+  log_.mark_used(common::kUsedRingOffset + first * kElement, in_row * kElement);
+  log_.mark_used(common::kUsedRingOffset, (count - in_row) * kElement);
+  log_.mark_used(common::kUsedIdxOffset, sizeof(std::uint16_t));
 }
 
 SplitRing::Publish SplitRing::take_call() noexcept {
@@ -161,24 +178,31 @@ bool SplitRing::wants_call(std::uint16_t before, std::uint16_t now) const noexce
   return static_cast<std::uint16_t>(now - event - 1) < static_cast<std::uint16_t>(now - before);
 }
 
+// What we tell the driver in the used ring beside answers.
+inline void SplitRing::store_notice(std::uint64_t offset, std::uint16_t value) noexcept {
+  used_.store16_release(offset, value);
+  if (log_.on()) [[unlikely]]
+    log_.mark_used(offset, sizeof(value));
+}
+
 void SplitRing::disable_kicks() noexcept {
   if (!kicks_enabled_) return;
   kicks_enabled_ = false;
   if (event_idx_) {
     // One behind the next entry: the driver passes it again only after 65,535 chains. The flags
     // stay 0, as 2.7.10.2 wants it.
-    used_.store16_release(avail_event_offset(size_), static_cast<std::uint16_t>(next_avail_ - 1));
+    store_notice(avail_event_offset(size_), static_cast<std::uint16_t>(next_avail_ - 1));
   } else {
-    used_.store16_release(common::kUsedFlagsOffset, common::kUsedNoNotify);
+    store_notice(common::kUsedFlagsOffset, common::kUsedNoNotify);
   }
 }
 
 bool SplitRing::enable_kicks() noexcept {
   kicks_enabled_ = true;
   if (event_idx_) {
-    used_.store16_release(avail_event_offset(size_), next_avail_);
+    store_notice(avail_event_offset(size_), next_avail_);
   } else {
-    used_.store16_release(common::kUsedFlagsOffset, 0);
+    store_notice(common::kUsedFlagsOffset, 0);
   }
   // Store of avail_event (or flags) before load of avail.idx. The driver stores avail.idx before it
   // looks whether we want a kick (2.7.13.4.1), so one of us sees the other.

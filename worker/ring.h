@@ -18,6 +18,7 @@
 #include "common/guest_memory.h"
 #include "common/ipc/worker_messages.h"
 #include "common/result.h"
+#include "worker/dirty_log.h"
 #include "worker/inflight.h"
 #include "worker/ring_fault.h"
 
@@ -29,11 +30,11 @@ class SplitRing {
   enum class Peek : std::uint8_t { kEmpty, kHead, kFault };
 
   // Refuses a size that is no power of two up to kQueueSizeMax, and parts that are unmapped or
-  // misaligned (2.7). Looks at no byte of the guest's. `inflight` is the in-flight region that
-  // `start` speaks of; empty where there is none.
+  // misaligned (2.7). Looks at no byte of the guest's. `inflight` and `log` are the in-flight
+  // region and the migration's log that `start` speaks of; empty where there are none.
   [[nodiscard]] static common::Result<SplitRing, RingFault> create(
       const common::GuestMemory& memory, const common::ipc::RingStart& start,
-      std::span<std::byte> inflight = {}) noexcept;
+      std::span<std::byte> inflight = {}, std::span<std::byte> log = {}) noexcept;
 
   SplitRing() noexcept = default;
 
@@ -98,6 +99,9 @@ class SplitRing {
     return next_avail_ != seen_avail_ || load_avail_idx() != next_avail_ || replaying();
   }
 
+  // Where what is written into the guest's buffers is marked; the ring sees to itself.
+  [[nodiscard]] DirtyLog& log() noexcept { return log_; }
+
   [[nodiscard]] std::uint16_t next_avail() const noexcept { return next_avail_; }
   [[nodiscard]] std::uint16_t size() const noexcept { return size_; }
   [[nodiscard]] const common::GuestWindow& descriptors() const noexcept { return desc_; }
@@ -106,6 +110,8 @@ class SplitRing {
   [[nodiscard]] std::uint16_t load_avail_idx() const noexcept;
   [[nodiscard]] Peek refuse(RingFault fault) noexcept;
   [[nodiscard]] bool wants_call(std::uint16_t before, std::uint16_t now) const noexcept;
+  void store_notice(std::uint64_t offset, std::uint16_t value) noexcept;
+  void log_answers(std::uint16_t from, std::uint16_t to) noexcept;
 
   common::GuestWindow desc_;
   common::GuestWindow avail_;
@@ -121,6 +127,7 @@ class SplitRing {
   std::uint16_t published_used_ = 0;  // used.idx as the guest sees it.
   std::uint16_t decided_used_ = 0;    // used.idx when take_call() looked last.
   Inflight inflight_;
+  DirtyLog log_;
   RingFault fault_;
 };
 

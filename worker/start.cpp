@@ -106,32 +106,45 @@ bool inflight_is_sane(const RingStart& ring) noexcept {
          ring.inflight_offset % common::inflight::kAlignment == 0;
 }
 
+bool log_is_sane(const RingStart& ring) noexcept {
+  return ring.has_log <= 1 && (ring.has_log == 0 || ring.log_bytes != 0);
+}
+
 // What concerns the descriptors and sizes of the ring alone.
 bool ring_is_sane(const RingStart& ring, std::size_t fds) noexcept {
-  return ring.has_kick <= 1 && ring.has_call <= 1 && inflight_is_sane(ring) &&
-         fds == ring.has_kick + ring.has_call + ring.has_inflight &&
+  return ring.has_kick <= 1 && ring.has_call <= 1 && inflight_is_sane(ring) && log_is_sane(ring) &&
+         fds == ring.has_kick + ring.has_call + ring.has_inflight + ring.has_log &&
          common::is_power_of_two(ring.queue_size) && ring.queue_size <= common::kQueueSizeMax &&
          ring.next_avail <= 0xffff;
 }
 
 // The front-end's file as a rule, so it may be anything. One that shrinks later is SIGBUS: the end
 // of this worker, and of nobody else.
-Started<void> map_inflight(FdRef file, Guest& guest) noexcept {
-  const std::uint64_t bytes = common::inflight::queue_bytes(guest.ring.inflight_entries);
-  const std::uint64_t offset = guest.ring.inflight_offset;
+Started<common::SharedRegion> map_file(FdRef file, std::uint64_t offset, std::uint64_t bytes,
+                                       WorkerFault fault, Guest& guest) noexcept {
   if (!file_holds(file, {.guest_addr = 0, .bytes = bytes, .file_offset = offset})) {
-    return refuse(WorkerFault::kInflightUnmapped, offset, bytes, EOVERFLOW);
+    return refuse(fault, offset, bytes, EOVERFLOW);
   }
   auto region =
       common::SharedRegion::map(file, offset, bytes, common::SharedRegion::Access::kReadWrite);
-  if (!region) {
-    return refuse(WorkerFault::kInflightUnmapped, offset, bytes, region.error().os_errno);
-  }
-  guest.inflight = *std::move(region);
+  if (!region) return refuse(fault, offset, bytes, region.error().os_errno);
   // A region need not begin with a page, but what is sealed does.
-  const std::span<std::byte> mapped = guest.inflight.bytes();
+  const std::span<std::byte> mapped = region->bytes();
   const std::uint64_t before = offset % common::inflight::kOurStride;
   guest.mapped.emplace_back(mapped.data() - before, mapped.size() + before);
+  return *std::move(region);
+}
+
+Started<void> map_inflight(FdRef file, Guest& guest) noexcept {
+  const std::uint64_t bytes = common::inflight::queue_bytes(guest.ring.inflight_entries);
+  TRY_LET(guest.inflight,
+          map_file(file, guest.ring.inflight_offset, bytes, WorkerFault::kInflightUnmapped, guest));
+  return {};
+}
+
+Started<void> map_log(FdRef file, Guest& guest) noexcept {
+  TRY_LET(guest.log, map_file(file, guest.ring.log_offset, guest.ring.log_bytes,
+                              WorkerFault::kLogUnmapped, guest));
   return {};
 }
 
@@ -142,7 +155,8 @@ Started<void> take_ring(Packet& packet, Guest& guest) noexcept {
   std::size_t next = 0;
   if (ring->has_kick != 0) guest.kick = packet.fds.take(next++);
   if (ring->has_call != 0) guest.call = packet.fds.take(next++);
-  if (ring->has_inflight != 0) TRY(map_inflight(packet.fds.at(next), guest));
+  if (ring->has_inflight != 0) TRY(map_inflight(packet.fds.at(next++), guest));
+  if (ring->has_log != 0) TRY(map_log(packet.fds.at(next), guest));
   if (guest.kick.valid() && !is_readable_eventfd(guest.kick.ref())) {
     return refuse(WorkerFault::kKickUnreadable);
   }

@@ -70,6 +70,7 @@ template <common::ipc::Message T>
 struct Guest {
   common::GuestMap map;
   common::SharedRegion inflight;             // Empty where the session has none.
+  common::SharedRegion log;                  // Empty where nobody migrates.
   std::vector<std::span<std::byte>> mapped;  // What these hold, for mseal.
   common::ipc::RingStart ring{};
   common::Fd kick;  // Invalid where the front-end wants the ring polled.

@@ -19,7 +19,7 @@ using State = QueueLink::State;
 // Linux refuses to pass on descriptors (ETOOMANYREFS) while this user has more of them under way,
 // sent and not yet received, than RLIMIT_NOFILE allows a process to hold: 1024 here, and maybe the
 // same 1024 for broker and VMM, where all of them run as one user.
-constexpr std::size_t kDescriptorsUnderWayMax = 512;
+constexpr std::size_t kDescriptorsUnderWayMax = 516;
 static_assert(common::kMemoryRegionsMax + common::ipc::RingStart::kFdsMax <=
               kDescriptorsUnderWayMax);
 

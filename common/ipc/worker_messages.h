@@ -150,13 +150,13 @@ struct MemoryRegions {
 };
 static_assert(Message<MemoryRegions>);
 
-// session to worker, last: the ring. One descriptor for each of has_kick, has_call and
-// has_inflight, in that order. The worker maps, seals itself, answers Serving, and only then looks
+// session to worker, last: the ring. One descriptor for each of has_kick, has_call, has_inflight
+// and has_log, in that order. The worker maps, seals itself, answers Serving, and only then looks
 // at the ring, at once and without waiting for a kick.
 struct RingStart {
   static constexpr std::uint32_t kKind = 0x203;
   static constexpr std::size_t kFdsMin = 0;
-  static constexpr std::size_t kFdsMax = 3;
+  static constexpr std::size_t kFdsMax = 4;
   std::uint32_t kind = kKind;
   std::uint32_t queue_size;
   std::uint64_t desc_addr;  // Guest-physical.
@@ -174,6 +174,13 @@ struct RingStart {
   // in use before, it says better than next_avail what comes after them.
   std::uint32_t inflight_resume;
   std::array<std::uint8_t, 8> writable_config;  // SessionStart's writable bytes, as they are now.
+  // 1: the VMM migrates, and its log of written pages (dirty_log_wire.h) is here in that file.
+  std::uint32_t has_log;
+  // 1: it does not know what those before us have written: mark all of the guest's memory first.
+  std::uint32_t log_everything;
+  std::uint64_t log_offset;
+  std::uint64_t log_bytes;
+  std::uint64_t log_used_addr;  // Where the log has the used ring: as a rule, used_addr.
 };
 static_assert(Message<RingStart>);
 
@@ -218,6 +225,8 @@ enum class WorkerFault : std::uint32_t {
   kMapFailed,         // guest address, bytes
   kInflightUnmapped,  // offset, bytes: the in-flight file cannot be mapped there
   kInflightBroken,    // field (worker/inflight.cpp), value: the in-flight region is not sound
+  kLogUnmapped,       // offset, bytes: the file with the migration's log cannot be mapped there
+  kLogTooSmall,       // bytes needed, bytes: the log has no bits for some of the guest's memory
 
   // The host's or ours.
   kEngine = 200,    // step

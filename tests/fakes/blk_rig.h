@@ -10,6 +10,7 @@
 #include "common/virtio_blk_wire.h"
 #include "tests/fakes/blk_driver.h"
 #include "tests/fakes/guest_driver.h"
+#include "tests/fakes/logged_ram.h"
 #include "tests/fakes/scripted_engine.h"
 #include "worker/blk_queue.h"
 
@@ -39,7 +40,13 @@ struct BlkRig {
   [[nodiscard]] std::unique_ptr<worker::BlkQueue> make_queue() {
     common::ipc::RingStart start = ring.ring_start(features);
     start.writable_config[0] = write_back ? 1 : 0;
-    return worker::BlkQueue::create({ram.memory(), device, start, &engine, &status});
+    if (log != nullptr) log->describe(start);
+    return worker::BlkQueue::create({.memory = ram.memory(),
+                                     .device = device,
+                                     .ring = start,
+                                     .engine = &engine,
+                                     .status = &status,
+                                     .log = log != nullptr ? log->bits() : std::span<std::byte>()});
   }
 
   // Shows the device what was added and serves until nothing is left to do.
@@ -77,6 +84,7 @@ struct BlkRig {
   common::ipc::BlkStart device{};
   std::uint64_t features = kAllFeatures;
   bool write_back = true;
+  LoggedRam* log = nullptr;  // A migration is under way.
 };
 
 }  // namespace fakes

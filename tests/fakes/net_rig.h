@@ -13,6 +13,7 @@
 #include "common/status_page.h"
 #include "common/virtio_net_wire.h"
 #include "tests/fakes/guest_driver.h"
+#include "tests/fakes/logged_ram.h"
 #include "tests/fakes/scripted_tap.h"
 #include "worker/net_receive.h"
 #include "worker/net_transmit.h"
@@ -34,7 +35,13 @@ struct NetRig {
   [[nodiscard]] worker::NetQueueParts parts() {
     common::ipc::RingStart start = ring.ring_start(features);
     if (legacy) start.features &= ~common::kFeatureVersion1;
-    return {ram.memory(), device, start, &tap, &status};
+    if (log != nullptr) log->describe(start);
+    return {.memory = ram.memory(),
+            .device = device,
+            .ring = start,
+            .engine = &tap,
+            .status = &status,
+            .log = log != nullptr ? log->bits() : std::span<std::byte>()};
   }
   // Shows the device what was added and serves until nothing is left to do.
   [[nodiscard]] common::ipc::WorkerExit transmit() {
@@ -155,6 +162,7 @@ struct NetRig {
   common::ipc::NetStart device{};
   std::uint64_t features = 0;
   bool legacy = false;
+  LoggedRam* log = nullptr;  // A migration is under way.
 
  private:
   void take_buffer(const Used& used, Got& got, std::vector<std::byte>& all) {

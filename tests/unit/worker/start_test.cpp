@@ -1,3 +1,5 @@
+// What a worker is told before it is sealed, and what of that it refuses.
+// Long because each message and each of its fields is tried here.
 #include "worker/blk_start.h"
 
 #include <fcntl.h>
@@ -372,6 +374,60 @@ TEST_F(BadInflight, OffsetThatIsNotAlignedIsRefused) {
 TEST_F(BadInflight, FewerEntriesThanTheRingHasAreRefused) {
   message_.inflight_entries = 128;
   send_with(memory_.ref());
+  expect_refused(WorkerFault::kBadMessage);
+}
+
+// --- the log of a migration ---------------------------------------------------------------------
+
+TEST_F(StartTest, MapsTheLogWhereverItBeginsAndSealsWholePages) {
+  RingStart message = ring();
+  message.has_log = 1;
+  message.log_offset = 4096 + 13;
+  message.log_bytes = 5000;
+  send_table(table(1, 0, 1));
+  send(message, {kick_.ref(), call_.ref(), memory_.ref()});
+  ASSERT_TRUE(receive());
+  EXPECT_EQ(guest_.log.bytes().size(), 5000U);
+  ASSERT_EQ(guest_.mapped.size(), 2U);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(guest_.mapped[1].data()) % 4096, 0U);
+  EXPECT_EQ(guest_.mapped[1].data() + 13, guest_.log.bytes().data());
+}
+
+class BadLog : public StartTest {
+ protected:
+  void send_with(FdRef file) {
+    send_table(table(1, 0, 1));
+    send(message_, {kick_.ref(), call_.ref(), file});
+  }
+  BadLog() {
+    message_.has_log = 1;
+    message_.log_bytes = 4096;
+  }
+  RingStart message_ = ring();
+};
+
+TEST_F(BadLog, FileThatEndsBeforeIsRefused) {
+  message_.log_offset = 8 * kRegionBytes - 4095;
+  send_with(memory_.ref());
+  expect_refused(WorkerFault::kLogUnmapped);
+}
+TEST_F(BadLog, EndThatWrapsIsRefused) {
+  message_.log_offset = UINT64_MAX - 7;
+  send_with(memory_.ref());
+  expect_refused(WorkerFault::kLogUnmapped);
+}
+TEST_F(BadLog, WhatCannotBeMappedIsRefused) {
+  send_with(kick_.ref());
+  expect_refused(WorkerFault::kLogUnmapped);
+}
+TEST_F(BadLog, NoBytesAreRefused) {
+  message_.log_bytes = 0;
+  send_with(memory_.ref());
+  expect_refused(WorkerFault::kBadMessage);
+}
+TEST_F(BadLog, DescriptorThatIsMissingIsRefused) {
+  send_table(table(1, 0, 1));
+  send(message_, {kick_.ref(), call_.ref()});
   expect_refused(WorkerFault::kBadMessage);
 }
 
