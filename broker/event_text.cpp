@@ -1,3 +1,5 @@
+// What the broker says to its operator about events, faults and deaths.
+// Long because every sentence has its place here, one beside the other.
 #include "broker/event_text.h"
 
 #include <signal.h>
@@ -102,6 +104,13 @@ constexpr EventSentence kEventSentences[] = {
     {EventCode::kBadInflight, Level::kError,
      "{0:r} describes an in-flight region that cannot be: {1:i} is {2}; it must be what "
      "GET_INFLIGHT_FD answered"},
+    {EventCode::kLogBeyondFile, Level::kError,
+     "SET_LOG_BASE describes a log of {1} bytes at offset {0} of a file that has {2}; the "
+     "migration "
+     "log must lie in the file that comes with it"},
+    {EventCode::kLogTooSmall, Level::kError,
+     "the migration log has {2} bytes, and queue {0} needs {1}, one bit for each 4096 bytes of "
+     "guest-physical memory; the VMM must give a larger one before it adds memory"},
 
     // Information: the session goes on.
     {EventCode::kConnected, Level::kInfo,
@@ -116,6 +125,8 @@ constexpr EventSentence kEventSentences[] = {
     {EventCode::kConfigNotTold, Level::kWarn,
      "the VMM cannot be told of the disk's new size, since its front-end has no channel for that; "
      "have it read the configuration again (Firecracker: PATCH /drives), or restart the VM"},
+    {EventCode::kDirtyLog, Level::kInfo,
+     "a migration's log of written pages is kept (1) or no more (0): {0}"},
     {EventCode::kEventsDropped, Level::kWarn,
      "{0} more messages of this session were left out, to keep the log readable"},
 };
@@ -187,6 +198,14 @@ constexpr FaultSentence kFaultSentences[] = {
      "the in-flight region that the VMM gave back is not of this ring, or damaged; reset the "
      "device in the guest or restart the VMM",
      " (field {0}, value {1})"},
+
+    {WorkerFault::kLogUnmapped,
+     "the VMM gave a migration log that could not be mapped; it must be shared memory, writable "
+     "and large enough",
+     " ({1} bytes at offset {0:x})"},
+    {WorkerFault::kLogTooSmall,
+     "the VMM gave a migration log that has no room for all of the guest's memory",
+     " ({1} bytes of {0})"},
 
     // The host's, or ours.
     {WorkerFault::kEngine, "the engine failed", " ({0:s})"},

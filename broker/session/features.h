@@ -5,17 +5,19 @@
 
 #include "broker/session/end.h"
 #include "broker/session/vhost_wire.h"
+#include "common/dirty_log_wire.h"
 #include "common/virtqueue_wire.h"
 
 namespace session {
 
-// Not offered, and the seams for them: LOG_SHMFD, PAGEFAULT, DEVICE_STATE. Never to
-// be offered blindly: INBAND_NOTIFICATIONS and XEN_MMAP, because QEMU acknowledges every bit that
+// Not offered: PAGEFAULT, since a descriptor for page faults is one address space's, the request
+// has room for one, and ours are as many as there are queues. Never to be offered blindly:
+// INBAND_NOTIFICATIONS and XEN_MMAP, because QEMU acknowledges every bit that
 // it knows, and these change the layout or the meaning of messages.
 inline constexpr std::uint64_t kOfferedProtocol =
-    kProtocolMq | kProtocolReplyAck | kProtocolBackendReq | kProtocolConfig |
+    kProtocolMq | kProtocolLogShmfd | kProtocolReplyAck | kProtocolBackendReq | kProtocolConfig |
     kProtocolBackendSendFd | kProtocolInflightShmfd | kProtocolResetDevice |
-    kProtocolConfigureMemSlots | kProtocolStatus;
+    kProtocolConfigureMemSlots | kProtocolStatus | kProtocolDeviceState;
 
 // Those that are offered only for a device that has a use for them.
 inline constexpr std::uint64_t kDeviceProtocol = kProtocolRarp | kProtocolMtu;
@@ -30,7 +32,7 @@ class Features {
   // `device_features`: all virtio bits of the device; vhost-user's own is added here.
   // `device_protocol`: of kDeviceProtocol, those that this device has.
   explicit Features(std::uint64_t device_features, std::uint64_t device_protocol = 0) noexcept
-      : offered_(device_features | common::kFeatureProtocolFeatures),
+      : offered_(device_features | kVhostBits),
         offered_protocol_(kOfferedProtocol | device_protocol) {}
 
   [[nodiscard]] std::uint64_t offered() const noexcept { return offered_; }
@@ -39,9 +41,11 @@ class Features {
   [[nodiscard]] Outcome<void> acknowledge_protocol(std::uint64_t bits) noexcept;
 
   [[nodiscard]] bool acknowledged() const noexcept { return acknowledged_; }
-  // For the worker: without bit 30, which is not the driver's.
-  [[nodiscard]] std::uint64_t driver_bits() const noexcept {
-    return bits_ & ~common::kFeatureProtocolFeatures;
+  // For the worker: without what is not the driver's.
+  [[nodiscard]] std::uint64_t driver_bits() const noexcept { return bits_ & ~kVhostBits; }
+  // A migration is under way: what is written to the guest's memory is to be logged.
+  [[nodiscard]] bool log_all() const noexcept {
+    return (bits_ & common::dirty_log::kFeatureLogAll) != 0;
   }
   [[nodiscard]] bool rings_start_disabled() const noexcept {
     return (bits_ & common::kFeatureProtocolFeatures) != 0;
@@ -61,6 +65,10 @@ class Features {
   void reset() noexcept;
 
  private:
+  // vhost-user's own among the virtio bits: between the front-end and us.
+  static constexpr std::uint64_t kVhostBits =
+      common::kFeatureProtocolFeatures | common::dirty_log::kFeatureLogAll;
+
   std::uint64_t offered_ = 0;
   std::uint64_t offered_protocol_ = kOfferedProtocol;
   std::uint64_t bits_ = 0;

@@ -20,13 +20,15 @@ void QueueLink::opening(const RingSetup& setup) noexcept {
 }
 
 void QueueLink::start(common::Fd socket, const Vring& ring, const MemoryTable& memory,
-                      const std::optional<InflightRegion::Place>& inflight) noexcept {
+                      const std::optional<InflightRegion::Place>& inflight,
+                      const LogRegion& log) noexcept {
   state_ = State::kStarting;
   socket_ = std::move(socket);
   had_call_ = ring.call.valid();
   has_inflight_ = inflight.has_value();
+  log_counts_ = setup_.logs && !log.is_stale();
   // Hanging up makes a worker that has only half of its orders end, and the broker says so.
-  if (!send_memory(memory) || !send_ring(ring, inflight)) socket_.reset();
+  if (!send_memory(memory) || !send_ring(ring, inflight, log)) socket_.reset();
 }
 
 Outcome<bool> QueueLink::take_answer() noexcept {
@@ -74,8 +76,8 @@ bool QueueLink::send_memory(const MemoryTable& memory) noexcept {
   return true;
 }
 
-bool QueueLink::send_ring(const Vring& ring,
-                          const std::optional<InflightRegion::Place>& inflight) noexcept {
+bool QueueLink::send_ring(const Vring& ring, const std::optional<InflightRegion::Place>& inflight,
+                          const LogRegion& log) noexcept {
   RingStart message{};
   message.kind = RingStart::kKind;
   message.queue_size = setup_.size;
@@ -99,6 +101,14 @@ bool QueueLink::send_ring(const Vring& ring,
     const bool resume = inflight->of_front_end ? !ring.forgets_inflight : ring.unfinished;
     message.inflight_resume = resume ? 1 : 0;
     events[count++] = inflight->file;
+  }
+  if (const auto place = log.place(); setup_.logs && place) {
+    message.has_log = 1;
+    message.log_everything = ring.ran_unlogged ? 1 : 0;
+    message.log_offset = place->offset;
+    message.log_bytes = place->bytes;
+    message.log_used_addr = setup_.log_used_addr;
+    events[count++] = place->file;
   }
   return common::ipc::send(socket_.ref(), message, std::span(events).first(count)).has_value();
 }

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "broker/session/inflight_region.h"
+#include "broker/session/log_region.h"
 #include "broker/session/memory_table.h"
 #include "broker/session/vring.h"
 #include "common/fd.h"
@@ -36,12 +37,14 @@ class QueueLink {
   [[nodiscard]] bool had_call() const noexcept { return had_call_; }
   // What it takes is recorded where the next worker finds it.
   [[nodiscard]] bool has_inflight() const noexcept { return has_inflight_; }
+  // What it writes is logged where the front-end looks.
+  [[nodiscard]] bool log_counts() const noexcept { return log_counts_; }
 
   void opening(const RingSetup& setup) noexcept;
   // The broker has the worker ready: give it the guest's memory and the ring. A worker that does
   // not take them is about to be reported by the broker.
   void start(common::Fd socket, const Vring& ring, const MemoryTable& memory,
-             const std::optional<InflightRegion::Place>& inflight) noexcept;
+             const std::optional<InflightRegion::Place>& inflight, const LogRegion& log) noexcept;
   // Looks at what the worker says; true if it is "serving". False too where it hung up, which the
   // broker is about to explain.
   [[nodiscard]] Outcome<bool> take_answer() noexcept;
@@ -51,11 +54,13 @@ class QueueLink {
  private:
   [[nodiscard]] bool send_memory(const MemoryTable& memory) noexcept;
   [[nodiscard]] bool send_ring(const Vring& ring,
-                               const std::optional<InflightRegion::Place>& inflight) noexcept;
+                               const std::optional<InflightRegion::Place>& inflight,
+                               const LogRegion& log) noexcept;
 
   State state_ = State::kNone;
   bool had_call_ = false;
   bool has_inflight_ = false;
+  bool log_counts_ = false;
   RingSetup setup_;
   common::Fd socket_;
 };

@@ -31,6 +31,9 @@ Handler set_vring_kick, set_vring_call, set_vring_err, set_vring_enable;
 // requests_net.cpp
 Handler send_rarp, net_set_mtu;
 
+// requests_migration.cpp
+Handler set_log_base, set_log_fd, set_device_state_fd, check_device_state;
+
 // Puts `value` where the reply's body belongs.
 template <typename T>
 [[nodiscard]] Answer body_of(Incoming& incoming, const T& value) noexcept {

@@ -31,6 +31,7 @@ void reset(Context& context) noexcept {
     ring.base_overrides_worker = context.workers.has_worker(queue);
   }
   device.features.reset();
+  device.log.rings_stopped();
   device.needs_reset = false;
   // DPDK's virtio-user resets before it starts: not worth a line in the log.
   if (had_effect) context.broker.report(EventCode::kDeviceReset);
@@ -45,7 +46,10 @@ Outcome<Answer> get_features(Context& context, Incoming& incoming) noexcept {
 // May come while rings run, to switch dirty logging on: that must not touch the rings' states.
 Outcome<Answer> set_features(Context& context, Incoming& incoming) noexcept {
   Device& device = context.device;
+  const bool logged = device.features.log_all();
   TRY(device.features.acknowledge(incoming.as<std::uint64_t>()));
+  const bool logs = device.features.log_all();
+  if (logs != logged) context.broker.report(EventCode::kDirtyLog, logs ? 1 : 0);
   device.config.acknowledged(device.features.bits());
   // "Ring states": without bit 30, "the back-end must enable all rings immediately".
   if (!device.features.rings_start_disabled()) enable_all(device);

@@ -26,6 +26,7 @@ Outcome<Answer> set_mem_table(Context& context, Incoming& incoming) noexcept {
   if (!bytes.empty()) std::memcpy(places.data(), bytes.data(), bytes.size());
   TRY(context.device.memory.set(std::span(places).first(head.count), incoming.fds));
   context.device.mark_rings_without_memory();
+  TRY(context.device.check_logs());
   return Answer{};
 }
 
@@ -39,6 +40,7 @@ Outcome<Answer> add_mem_reg(Context& context, Incoming& incoming) noexcept {
   }
   TRY(context.device.memory.add(incoming.as<SingleRegion>().region, incoming.fds.take(0)));
   context.device.mark_rings_without_memory();
+  TRY(context.device.check_logs());
   return Answer{};
 }
 
@@ -46,6 +48,7 @@ Outcome<Answer> add_mem_reg(Context& context, Incoming& incoming) noexcept {
 Outcome<Answer> rem_mem_reg(Context& context, Incoming& incoming) noexcept {
   TRY(context.device.memory.remove(incoming.as<SingleRegion>().region));
   context.device.mark_rings_without_memory();
+  TRY(context.device.check_logs());
   return Answer{};
 }
 

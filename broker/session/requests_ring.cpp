@@ -102,6 +102,7 @@ Outcome<Answer> get_vring_base(Context& context, Incoming& incoming) noexcept {
   ring->started = false;
   TRY(context.workers.settle());
   ring->stop();
+  if (context.device.is_suspended()) context.device.log.rings_stopped();
   return body_of(incoming, VringState{state.index, ring->base});
 }
 

@@ -70,7 +70,8 @@ Outcome<void> Session::hear_front_end() noexcept {
   Incoming incoming = front_end_.message();
   Context context{device_, workers_, broker_};
   TRY_LET(const Answer answer, serve(context, incoming, ack_is_due()));
-  if (incoming.row.has_own_reply()) {
+  // SET_LOG_BASE has a reply of its own where it is served, and none where it is refused.
+  if (incoming.row.has_own_reply() || !answer.body.empty()) {
     TRY(reply(answer.body, answer.file));
   } else if (ack_is_due()) {
     // Asked again: the request may have been the one that negotiated acks.

@@ -26,6 +26,7 @@ constexpr Range kTable = {sizeof(MemoryTableHead),
 constexpr Range kInflight = {0, sizeof(InflightDescription)};
 constexpr Range kConfig = {sizeof(ConfigHead), kPayloadBytesMax};
 constexpr Range kAnything = {0, kPayloadBytesMax};
+constexpr Range kTransfer = exactly(sizeof(DeviceStateTransfer));
 constexpr Range kCrypto = {8, kPayloadBytesMax};
 
 constexpr Range kNoFds = {0, 0};
@@ -37,7 +38,6 @@ using enum Request;
 using enum Refusal;
 
 // The payload of what we refuse is not looked at, so its sizes are generous: peers differ there.
-// SET_LOG_BASE to GET_SHMEM_CONFIG without a handler: the seams for migration.
 constexpr Row kRows[] = {
     // request, name, payload, descriptors, needs, refusal, handler
     {kGetFeatures, "GET_FEATURES", kNothing, kNoFds, 0, kImpossible, get_features},
@@ -45,8 +45,8 @@ constexpr Row kRows[] = {
     {kSetOwner, "SET_OWNER", kNothing, kNoFds, 0, kByAck, set_owner},
     {kResetOwner, "RESET_OWNER", kNothing, kNoFds, 0, kByAck, reset_owner},
     {kSetMemTable, "SET_MEM_TABLE", kTable, kManyFds, 0, kByAck, set_mem_table},
-    {kSetLogBase, "SET_LOG_BASE", kAnything, kMaybeFd, kProtocolLogShmfd, kByAck, nullptr},
-    {kSetLogFd, "SET_LOG_FD", kAnything, kMaybeFd, kProtocolLogShmfd, kByAck, nullptr},
+    {kSetLogBase, "SET_LOG_BASE", kAnything, kMaybeFd, kProtocolLogShmfd, kByAck, set_log_base},
+    {kSetLogFd, "SET_LOG_FD", kAnything, kMaybeFd, kProtocolLogShmfd, kByAck, set_log_fd},
     {kSetVringNum, "SET_VRING_NUM", kState, kNoFds, 0, kByAck, set_vring_num},
     {kSetVringAddr, "SET_VRING_ADDR", kAddresses, kNoFds, 0, kByAck, set_vring_addr},
     {kSetVringBase, "SET_VRING_BASE", kState, kNoFds, 0, kByAck, set_vring_base},
@@ -89,10 +89,10 @@ constexpr Row kRows[] = {
     {kGetStatus, "GET_STATUS", kNothing, kNoFds, kProtocolStatus, kImpossible, get_status},
     {kGetSharedObject, "GET_SHARED_OBJECT", kAnything, kNoFds, kProtocolSharedObject, kEmpty,
      nullptr},
-    {kSetDeviceStateFd, "SET_DEVICE_STATE_FD", kAnything, kMaybeFd, kProtocolDeviceState,
-     kDeviceState, nullptr},
+    {kSetDeviceStateFd, "SET_DEVICE_STATE_FD", kTransfer, kMaybeFd, kProtocolDeviceState,
+     kDeviceState, set_device_state_fd},
     {kCheckDeviceState, "CHECK_DEVICE_STATE", kNothing, kNoFds, kProtocolDeviceState, kU64Error,
-     nullptr},
+     check_device_state},
     {kGetShmemConfig, "GET_SHMEM_CONFIG", kNothing, kNoFds, kProtocolShmem, kZeroes, nullptr},
 };
 constexpr std::uint32_t kRequestsCount = sizeof(kRows) / sizeof(kRows[0]);

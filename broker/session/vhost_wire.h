@@ -104,11 +104,11 @@ static_assert(sizeof(VringState) == 8);
 
 struct VringAddr {
   std::uint32_t index;
-  std::uint32_t flags;  // Bit 0 asks for logging, which nobody is offered.
+  std::uint32_t flags;  // dirty_log_wire.h: kVringLog.
   std::uint64_t desc;   // All three in the VMM's address space.
   std::uint64_t used;
   std::uint64_t avail;
-  std::uint64_t log;
+  std::uint64_t log;  // Where the migration's log has the used ring: guest-physical.
 };
 static_assert(sizeof(VringAddr) == 40);
 
@@ -153,7 +153,23 @@ struct InflightDescription {
 };
 static_assert(sizeof(InflightDescription) == 24);
 
-// SET_DEVICE_STATE_FD's reply: bits 0-7 an error, bit 8 that no descriptor comes.
+// "Log description".
+struct LogDescription {
+  std::uint64_t mmap_bytes;
+  std::uint64_t mmap_offset;
+};
+static_assert(sizeof(LogDescription) == 16);
+
+// "Device state transfer parameters".
+struct DeviceStateTransfer {
+  std::uint32_t direction;
+  std::uint32_t phase;
+};
+static_assert(sizeof(DeviceStateTransfer) == 8);
+
+// SET_DEVICE_STATE_FD's reply: bits 0-7 an error, bit 8 that no descriptor comes, and the
+// front-end's own is used.
+inline constexpr std::uint64_t kDeviceStateSameFd = 0x100;
 inline constexpr std::uint64_t kDeviceStateRefused = 0x101;
 
 // Regions in one SET_MEM_TABLE: the specification's floor is 8, rust-vmm front-ends send up to 32.

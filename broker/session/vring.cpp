@@ -37,9 +37,11 @@ Outcome<GuestAddr> locate_part(std::uint32_t queue, const PartShape& shape,
 
 void Vring::reset() noexcept {
   common::Fd kept = std::move(error);
+  const bool unlogged = ran_unlogged;
   const std::uint32_t next_generation = generation + 1;
   *this = Vring{};
   error = std::move(kept);
+  ran_unlogged = unlogged;
   generation = next_generation;
   forgets_inflight = true;
 }

@@ -14,6 +14,7 @@
 #include "broker/session/memory_table.h"
 #include "broker/session/vhost_wire.h"
 #include "common/addresses.h"
+#include "common/dirty_log_wire.h"
 #include "common/fd.h"
 
 namespace session {
@@ -29,6 +30,9 @@ struct RingSetup {
   std::uint32_t config_generation = 0;
   std::uint32_t ring_generation = 0;
   std::uint32_t inflight_generation = 0;
+  bool logs = false;
+  std::uint64_t log_used_addr = 0;   // Only where it logs,
+  std::uint32_t log_generation = 0;  // likewise.
   bool operator==(const RingSetup&) const = default;
 };
 
@@ -61,6 +65,9 @@ struct Vring {
   common::Fd error;
   // Goes up with what RingSetup cannot compare: a new eventfd, a new base.
   std::uint32_t generation = 0;
+  // It has been served without the log that the front-end wants of it, or with one that nobody
+  // looks at any more: the first worker with another log marks everything.
+  bool ran_unlogged = false;
   // Interrupts may have gone nowhere: ring `call` once when the next worker serves.
   bool owes_call = false;
 
@@ -70,6 +77,9 @@ struct Vring {
   }
   [[nodiscard]] bool can_run(const Features& features) const noexcept {
     return !broken && size != 0 && addresses && features.acknowledged();
+  }
+  [[nodiscard]] bool logs_used_ring() const noexcept {
+    return addresses && (addresses->flags & common::dirty_log::kVringLog) != 0;
   }
   // Back to "initialized in a stopped and disabled state". Keeps only the error eventfd, which QEMU
   // sends once for each connection.

@@ -6,7 +6,10 @@
 #include <utility>
 
 #include "broker/session/wait.h"
+#include "common/checked.h"
+#include "common/dirty_log_wire.h"
 #include "common/ipc/worker_messages.h"
+#include "common/virtqueue_wire.h"
 
 namespace session {
 
@@ -23,6 +26,15 @@ constexpr std::size_t kDescriptorsUnderWayMax = 516;
 static_assert(common::kMemoryRegionsMax + common::ipc::RingStart::kFdsMax <=
               kDescriptorsUnderWayMax);
 
+namespace {
+
+// QEMU names it always; who sets no VHOST_VRING_F_LOG means the ring itself.
+std::uint64_t log_used_addr(const Vring& ring, const RingPlaces& places) noexcept {
+  return ring.logs_used_ring() ? ring.addresses->log : places.used.value;
+}
+
+}  // namespace
+
 bool Device::is_suspended() const noexcept {
   const std::span<const Vring> all(rings.data(), queue_count);
   return std::none_of(all.begin(), all.end(), [](const Vring& ring) { return ring.started; });
@@ -37,7 +49,29 @@ Outcome<void> Device::check_start(std::uint32_t queue) const noexcept {
   const Vring& ring = rings[queue];
   if (!ring.is_wanted(features) || ring.waits_for_memory) return {};
   if (memory.empty()) return violation(EventCode::kNoMemory, queue);
-  TRY(locate(queue));
+  TRY_LET(const RingPlaces places, locate(queue));
+  return check_log(queue, places);
+}
+
+Outcome<void> Device::check_log(std::uint32_t queue, const RingPlaces& places) const noexcept {
+  const Vring& ring = rings[queue];
+  const auto place = log.place();
+  if (!place || !wants_log(ring)) return {};
+  const bool event_idx = (features.driver_bits() & common::kFeatureEventIdx) != 0;
+  const std::uint64_t used = log_used_addr(ring, places);
+  const auto used_end = common::checked_add(
+      used, common::used_bytes(static_cast<std::uint16_t>(ring.size), event_idx));
+  const MemoryRegion& last = memory.regions().back().place;
+  const std::uint64_t end = std::max(last.guest_addr + last.bytes, used_end.value_or(UINT64_MAX));
+  const std::uint64_t needed = common::dirty_log::bytes_for(end);
+  if (needed > place->bytes) {
+    return violation(EventCode::kLogTooSmall, queue, needed, place->bytes);
+  }
+  return {};
+}
+
+Outcome<void> Device::check_logs() const noexcept {
+  for (std::uint32_t queue = 0; queue < queue_count; ++queue) TRY(check_start(queue));
   return {};
 }
 
@@ -86,8 +120,8 @@ Outcome<void> Workers::step(std::uint32_t queue) noexcept {
     return {};
   }
   // Firmware and the system that it boots acknowledge different features.
-  if (announced_features_ != device_.features.bits()) {
-    announced_features_ = device_.features.bits();
+  if (announced_features_ != device_.features.driver_bits()) {
+    announced_features_ = device_.features.driver_bits();
     broker_.report(EventCode::kConnected, device_.features.bits(), device_.features.protocol());
   }
   link.opening(*setup);
@@ -153,6 +187,11 @@ std::optional<RingSetup> Workers::setup_of(std::uint32_t queue) const noexcept {
   setup.config_generation = device_.config.generation();
   setup.ring_generation = ring.generation;
   setup.inflight_generation = device_.inflight.generation();
+  if (device_.wants_log(ring) && device_.log.place()) {
+    setup.logs = true;
+    setup.log_used_addr = log_used_addr(ring, *places);
+    setup.log_generation = device_.log.generation();
+  }
   return setup;
 }
 
@@ -184,6 +223,7 @@ Outcome<void> Workers::take_answer(std::uint32_t queue) noexcept {
   if (!serving_now) return {};
   Vring& ring = device_.rings[queue];
   if (std::exchange(ring.owes_call, false) && ring.call.valid()) signal(ring.call.ref());
+  if (device_.wants_log(ring) && !links_[queue].log_counts()) ring.ran_unlogged = true;
   // It has seen to the region before it said so; if it dies now, what it leaves there counts.
   ring.unfinished = ring.forgets_inflight = false;
   common::ipc::QueueServing serving{};
@@ -267,7 +307,7 @@ Outcome<void> Workers::on_opened(std::uint32_t queue, common::Fd socket) noexcep
   }
   const Vring& ring = device_.rings[queue];
   links_[queue].start(std::move(socket), ring, device_.memory,
-                      device_.inflight.place(queue, ring.size));
+                      device_.inflight.place(queue, ring.size), device_.log);
   return {};
 }
 
@@ -300,6 +340,8 @@ Outcome<void> Workers::on_ended(const common::ipc::QueueEnded& ended) noexcept {
   }
   switch (outcome) {
     case QueueOutcome::kStopped:
+      // One that dies may not have marked everything that it was told to.
+      if (links_[queue].log_counts()) ring.ran_unlogged = false;
       if (state == State::kClosing) return {};
       break;
     case QueueOutcome::kDied:

@@ -13,6 +13,7 @@
 #include "broker/session/config_space.h"
 #include "broker/session/features.h"
 #include "broker/session/inflight_region.h"
+#include "broker/session/log_region.h"
 #include "broker/session/memory_table.h"
 #include "broker/session/queue_link.h"
 #include "broker/session/vring.h"
@@ -28,6 +29,8 @@ struct Device {
   MemoryTable memory;
   InflightRegion inflight;
   common::Fd inflight_offer;  // What GET_INFLIGHT_FD has answered last.
+  LogRegion log;
+  bool state_transferred = false;  // SET_DEVICE_STATE_FD came, and CHECK_DEVICE_STATE has not.
   std::uint32_t queue_count = 0;
   std::uint32_t queue_size_max = 0;
   std::uint32_t mtu_max = 0;    // Of NET_SET_MTU.
@@ -46,6 +49,17 @@ struct Device {
   // must be there. Not asked of a ring whose memory went away: that comes back with a later
   // message.
   [[nodiscard]] Outcome<void> check_start(std::uint32_t queue) const noexcept;
+  [[nodiscard]] Outcome<void> check_log(std::uint32_t queue,
+                                        const RingPlaces& places) const noexcept;
+  // "Large enough to cover all known guest addresses": asked of a log as long as it is used.
+  [[nodiscard]] Outcome<void> check_logs() const noexcept;
+  // Whether what this ring's worker writes is to be logged. LOG_ALL is for data and
+  // VHOST_VRING_F_LOG for the used ring, "respectively"; either gets both, since front-ends set
+  // them one after the other, rust-vmm's never set the latter, and a page too many is only copied
+  // once more.
+  [[nodiscard]] bool wants_log(const Vring& ring) const noexcept {
+    return features.log_all() || ring.logs_used_ring();
+  }
   // To be called when memory has changed. Front-ends take memory away and add it again in several
   // messages; only a ring that starts into nothing is a fault.
   void mark_rings_without_memory() noexcept;

@@ -51,6 +51,8 @@ enum class EventCode : std::uint32_t {
   kReplyFailed,          // request, errno
   kBadStatus,            // request, status
   kBadInflight,          // request, field (0 queues, 1 queue size, 2 size, 3 offset), value
+  kLogBeyondFile,        // offset, size, file size: of a migration's log
+  kLogTooSmall,          // queue, bytes needed, bytes: likewise
 
   // Information: the session goes on.
   kConnected = 100,  // features, protocol features
@@ -61,6 +63,7 @@ enum class EventCode : std::uint32_t {
   kIgnoredRequest,   // request: legal and without effect here
   kRefusedRequest,   // request, errno: answered with an error
   kConfigNotTold,    // : the front-end has no channel on which to hear of a new configuration
+  kDirtyLog,         // 1: a migration's log is kept from now on; 0: no more
   kEventsDropped,    // count: more events than the limit for one session
 };
 

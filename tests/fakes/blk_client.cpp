@@ -24,8 +24,8 @@ constexpr std::uint64_t kUnderstood =
     blk::kFeatureMq | blk::kFeatureDiscard | blk::kFeatureWriteZeroes;
 
 constexpr std::uint64_t kProtocolUnderstood =
-    kProtocolMq | kProtocolReplyAck | kProtocolConfig | kProtocolMemSlots | kProtocolResetDevice |
-    kProtocolBackendReq | kProtocolBackendSendFd | kProtocolInflight;
+    kProtocolMq | kProtocolLogShmfd | kProtocolReplyAck | kProtocolConfig | kProtocolMemSlots |
+    kProtocolResetDevice | kProtocolBackendReq | kProtocolBackendSendFd | kProtocolInflight;
 
 }  // namespace
 
@@ -87,7 +87,15 @@ void BlkClient::describe_ring(std::uint32_t index, std::uint16_t base) {
   const RingPlace& place = queue(index).place();
   vhost_.set_vring_num(index, place.size);
   vhost_.set_vring_base(index, base);
-  vhost_.set_vring_addr(place.vring_addr(index, memory_));
+  vhost_.set_vring_addr(place.vring_addr(index, memory_, logs_));
+}
+
+void BlkClient::log_writes(bool on) {
+  logs_ = on;
+  vhost_.set_features(features_ | (on ? kVhostFeatureLogAll : 0));
+  for (std::uint32_t i = 0; i < queues(); ++i) {
+    vhost_.set_vring_addr(queue(i).place().vring_addr(i, memory_, on));
+  }
 }
 
 void BlkClient::give_kick(std::uint32_t index) {
@@ -115,7 +123,7 @@ bool BlkClient::reconnect(const std::string& socket_path) {
   try {
     vhost_ = VhostFrontend(socket_path);
     negotiate_protocol();
-    vhost_.set_features(features_);
+    vhost_.set_features(features_ | (logs_ ? kVhostFeatureLogAll : 0));
     start_all();
     return true;
   } catch (const Failure&) {

@@ -12,6 +12,7 @@
 
 #include "common/virtio_blk_wire.h"
 #include "tests/fakes/blk_queue_driver.h"
+#include "tests/fakes/dirty_log.h"
 #include "tests/fakes/vhost_frontend.h"
 #include "tests/fakes/vm_memory.h"
 
@@ -63,6 +64,10 @@ class BlkClient {
   // Tells the back-end about the memory once more: rings are served by new workers then.
   void send_memory() { vhost_.set_mem_table(memory_); }
 
+  // As QEMU begins and ends a migration: SET_LOG_BASE first, then what makes use of it.
+  void set_log(const DirtyLog& log) { vhost_.set_log_base(log.description(), log.file()); }
+  void log_writes(bool on);
+
   // ENABLE 0 and GET_VRING_BASE, as QEMU stops a ring. What the device has taken is answered then.
   [[nodiscard]] std::uint32_t stop_ring(std::uint32_t index);
   // Stopped before: BASE, ADDR, KICK, CALL, ENABLE again.
@@ -77,6 +82,7 @@ class BlkClient {
   void give_inflight();
 
   Options options_;
+  bool logs_ = false;
   VhostFrontend::InflightFile inflight_;  // Without a file where it was not negotiated.
   VhostFrontend vhost_;
   VmMemory memory_;

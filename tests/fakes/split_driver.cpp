@@ -36,13 +36,13 @@ RingPlace RingPlace::packed_from(std::uint64_t start, std::uint16_t size) noexce
 
 std::uint64_t RingPlace::end() const noexcept { return used + common::used_bytes(size, true); }
 
-VringAddr RingPlace::vring_addr(std::uint32_t index, const VmMemory& memory) const {
+VringAddr RingPlace::vring_addr(std::uint32_t index, const VmMemory& memory, bool logged) const {
   return {.index = index,
-          .flags = 0,
+          .flags = logged ? kVringFlagLog : 0,
           .desc = memory.vmm_addr(desc),
           .used = memory.vmm_addr(used),
           .avail = memory.vmm_addr(avail),
-          .log = 0};
+          .log = logged ? used : 0};
 }
 
 SplitDriver::SplitDriver(const RingPlace& place, const VmMemory& memory, bool event_idx)

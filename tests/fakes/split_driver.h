@@ -25,7 +25,8 @@ struct RingPlace {
   // Its three parts one after the other from `start`, as Linux lays them out.
   [[nodiscard]] static RingPlace packed_from(std::uint64_t start, std::uint16_t size) noexcept;
   [[nodiscard]] std::uint64_t end() const noexcept;
-  [[nodiscard]] VringAddr vring_addr(std::uint32_t index, const VmMemory& memory) const;
+  [[nodiscard]] VringAddr vring_addr(std::uint32_t index, const VmMemory& memory,
+                                     bool logged = false) const;
 };
 
 class SplitDriver {

@@ -202,6 +202,13 @@ VhostFrontend::InflightFile VhostFrontend::get_inflight_fd(std::uint16_t queues,
   return got;
 }
 
+void VhostFrontend::set_log_base(const VhostLog& description, common::FdRef file) {
+  const std::array<common::FdRef, 1> fds = {file};
+  const VhostReply reply = ask(VhostRequest::kSetLogBase, bytes_of(description), fds);
+  require(std::ranges::equal(reply.payload, bytes_of(description)),
+          "SET_LOG_BASE is answered with something else than its description");
+}
+
 void VhostFrontend::set_inflight_fd(const VhostInflight& description, common::FdRef file) {
   request(VhostRequest::kSetInflightFd, bytes_of(description), std::span(&file, 1));
 }

@@ -57,6 +57,8 @@ enum class VhostRequest : std::uint32_t {
   kRemMemReg = 38,
   kSetStatus = 39,
   kGetStatus = 40,
+  kSetDeviceStateFd = 42,
+  kCheckDeviceState = 43,
 };
 
 inline constexpr std::uint32_t kVhostVersion = 0x1;
@@ -65,9 +67,12 @@ inline constexpr std::uint32_t kVhostNeedReply = 0x8;
 inline constexpr std::uint64_t kVhostNoFd =
     0x100;  // SET_VRING_KICK, CALL, ERR: no descriptor comes.
 inline constexpr std::uint64_t kVhostFeatureProtocol = 1ULL << 30;
+inline constexpr std::uint64_t kVhostFeatureLogAll = 1ULL << 26;
+inline constexpr std::uint32_t kVringFlagLog = 1;  // VringAddr::flags.
 
 // Protocol feature bits, as masks.
 inline constexpr std::uint64_t kProtocolMq = 1ULL << 0;
+inline constexpr std::uint64_t kProtocolLogShmfd = 1ULL << 1;
 inline constexpr std::uint64_t kProtocolReplyAck = 1ULL << 3;
 inline constexpr std::uint64_t kProtocolBackendReq = 1ULL << 5;
 inline constexpr std::uint64_t kProtocolConfig = 1ULL << 9;
@@ -76,6 +81,7 @@ inline constexpr std::uint64_t kProtocolInflight = 1ULL << 12;
 inline constexpr std::uint64_t kProtocolResetDevice = 1ULL << 13;
 inline constexpr std::uint64_t kProtocolMemSlots = 1ULL << 15;
 inline constexpr std::uint64_t kProtocolStatus = 1ULL << 16;
+inline constexpr std::uint64_t kProtocolDeviceState = 1ULL << 19;
 
 struct VhostHeader {
   std::uint32_t request = 0;
@@ -108,6 +114,12 @@ struct VhostInflight {
   std::uint32_t padding = 0;
 };
 static_assert(sizeof(VhostInflight) == 24);
+
+// SET_LOG_BASE, and its reply.
+struct VhostLog {
+  std::uint64_t mmap_bytes = 0;
+  std::uint64_t mmap_offset = 0;
+};
 
 struct VhostReply {
   VhostHeader header;
@@ -194,6 +206,8 @@ class VhostFrontend {
   };
   [[nodiscard]] InflightFile get_inflight_fd(std::uint16_t queues, std::uint16_t queue_size);
   void set_inflight_fd(const VhostInflight& description, common::FdRef file);
+  // Fails unless the reply is the description that rust-vmm's front-ends wait for.
+  void set_log_base(const VhostLog& description, common::FdRef file);
   // `request` is SET_VRING_KICK, CALL or ERR. An invalid `fd` sends the NOFD flag.
   void set_vring_fd(VhostRequest request, std::uint32_t index, common::FdRef fd);
 

@@ -47,7 +47,7 @@ TEST(EventText, AnAttemptToWriteWhatMayNotBeWrittenIsNoError) {
 
 TEST(EventText, EveryViolationHasItsOwnSentenceAndIsAnError) {
   std::set<std::string> texts;
-  const auto all = codes(EventCode::kBadVersion, EventCode::kBadInflight);
+  const auto all = codes(EventCode::kBadVersion, EventCode::kLogTooSmall);
   for (const EventCode code : all) {
     const EventText text = describe_event(code, {5, 1, 2});
     EXPECT_THAT(text.text, Not(HasSubstr(std::string(kUnknown))));
@@ -73,7 +73,7 @@ TEST(EventText, EveryOtherEventHasItsOwnSentence) {
 TEST(EventText, EveryFaultHasItsOwnSentence) {
   std::set<std::string> texts;
   std::vector<WorkerFault> all = codes(WorkerFault::kNone, WorkerFault::kRequestTooShort);
-  for (const WorkerFault more : codes(WorkerFault::kBadMessage, WorkerFault::kInflightBroken)) {
+  for (const WorkerFault more : codes(WorkerFault::kBadMessage, WorkerFault::kLogTooSmall)) {
     all.push_back(more);
   }
   for (const WorkerFault more : codes(WorkerFault::kEngine, WorkerFault::kCallUnwritable)) {

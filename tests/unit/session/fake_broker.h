@@ -37,6 +37,7 @@ struct Start {
   common::Fd kick;
   common::Fd call;
   common::Fd inflight;
+  common::Fd log;
 };
 
 struct Event {
@@ -424,6 +425,7 @@ inline void FakeBroker::serve_worker(std::uint32_t queue) {
   if (ring->has_kick == 1) start.kick = packet.fds.take(next++);
   if (ring->has_call == 1) start.call = packet.fds.take(next++);
   if (ring->has_inflight == 1) start.inflight = packet.fds.take(next++);
+  if (ring->has_log == 1) start.log = packet.fds.take(next++);
   note("start", queue);
   starts_[queue].push_back(std::move(start));
   if (hang_up_workers_) {

@@ -17,7 +17,7 @@ const Log kOneStart = {"open 0", "start 0", "serving 0"};
 // hw/virtio/vhost-user.c, vhost.c and hw/block/vhost-user-blk.c of QEMU 8 and later.
 TEST_F(FrontEnds, QemuStartsMasksUnmasksAndStops) {
   launch();
-  EXPECT_EQ(fe().get_features(), kBlkFeatures | kBit30);
+  EXPECT_EQ(fe().get_features(), kOffered);
   EXPECT_EQ(fe().get_protocol_features(), kAllProtocol);
   fe().set_protocol_features(kAllProtocol);
   fe().ask_for_acks(true);
@@ -27,7 +27,7 @@ TEST_F(FrontEnds, QemuStartsMasksUnmasksAndStops) {
   const std::array<common::FdRef, 1> channel_fd = {channel.second.ref()};
   fe().request(VhostRequest::kSetBackendReqFd, {}, channel_fd);
   fe().set_owner();
-  EXPECT_EQ(fe().get_features(), kBlkFeatures | kBit30);
+  EXPECT_EQ(fe().get_features(), kOffered);
   const common::Fd masked = new_event();
   const common::Fd broken = new_event();
   call(0, masked.ref());

@@ -29,10 +29,13 @@ using fakes::VhostRequest;
 inline constexpr std::uint64_t kBlkFeatures =
     (1ULL << 32) | (1ULL << 29) | (1ULL << 28) | (1ULL << 12) | (1ULL << 11) | (1ULL << 9);
 inline constexpr std::uint64_t kBit30 = fakes::kVhostFeatureProtocol;
+inline constexpr std::uint64_t kLogAll = fakes::kVhostFeatureLogAll;
+inline constexpr std::uint64_t kOffered = kBlkFeatures | kBit30 | kLogAll;
 inline constexpr std::uint64_t kAllProtocol =
-    fakes::kProtocolMq | fakes::kProtocolReplyAck | fakes::kProtocolBackendReq |
-    fakes::kProtocolConfig | fakes::kProtocolBackendSendFd | fakes::kProtocolInflight |
-    fakes::kProtocolResetDevice | fakes::kProtocolMemSlots | fakes::kProtocolStatus;
+    fakes::kProtocolMq | fakes::kProtocolLogShmfd | fakes::kProtocolReplyAck |
+    fakes::kProtocolBackendReq | fakes::kProtocolConfig | fakes::kProtocolBackendSendFd |
+    fakes::kProtocolInflight | fakes::kProtocolResetDevice | fakes::kProtocolMemSlots |
+    fakes::kProtocolStatus | fakes::kProtocolDeviceState;
 inline constexpr std::uint64_t kFlush = 1ULL << 9;
 inline constexpr std::uint32_t kWceOffset = 32;
 
@@ -160,7 +163,7 @@ class SessionTest : public ::testing::Test {
   void negotiate(std::uint64_t features = kBlkFeatures | kBit30,
                  std::uint64_t protocol = kAllProtocol) {
     fe().set_owner();
-    EXPECT_EQ(fe().get_features(), kBlkFeatures | kBit30);
+    EXPECT_EQ(fe().get_features(), kOffered);
     fe().set_protocol_features(protocol);
     if ((protocol & fakes::kProtocolReplyAck) != 0) fe().ask_for_acks(true);
     fe().set_features(features);

@@ -75,7 +75,7 @@ TEST_P(ImpossibleInflight, IsAnsweredByASizeOfZero) {
   const auto got = fe().get_inflight_fd(GetParam().first, GetParam().second);
   EXPECT_EQ(got.description.mmap_bytes, 0U);
   EXPECT_EQ(broker().inflight_files(), std::vector<std::uint64_t>{});
-  EXPECT_EQ(fe().get_features(), kBlkFeatures | kBit30);
+  EXPECT_EQ(fe().get_features(), kOffered);
 }
 INSTANTIATE_TEST_SUITE_P(Descriptions, ImpossibleInflight,
                          ::testing::Values(std::pair{0, 128}, std::pair{9, 128}, std::pair{1, 0},

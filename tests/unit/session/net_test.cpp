@@ -31,7 +31,7 @@ struct NetSession : SessionTest {
                const common::ipc::SessionStart& start = net_start()) {
     launch(start);
     fe().set_owner();
-    EXPECT_EQ(fe().get_features(), kNetFeatures | kBit30);
+    EXPECT_EQ(fe().get_features(), kNetFeatures | kBit30 | kLogAll);
     fe().set_protocol_features(kAllProtocol | kRarpAndMtu);
     fe().ask_for_acks(true);
     fe().set_features(features);

@@ -53,7 +53,7 @@ TEST_F(Rules, NeedReplyIsIgnoredUntilReplyAckIsAcknowledged) {
   launch();
   const fakes::VhostHeader owner{3, fakes::kVhostVersion | fakes::kVhostNeedReply, 0};
   ASSERT_TRUE(fe().send_raw(owner));
-  EXPECT_EQ(fe().get_features(), kBlkFeatures | kBit30);
+  EXPECT_EQ(fe().get_features(), kOffered);
   // The message that acknowledges it is the first to be acknowledged itself.
   const std::uint64_t bits = fakes::kProtocolReplyAck;
   EXPECT_EQ(fe().request_for_ack(VhostRequest::kSetProtocolFeatures, fakes::bytes_of(bits)), 0U);
@@ -395,9 +395,9 @@ TEST_F(Rules, PackedBaseIsNotTakenForASplitRing) {
 }
 
 // 13
-TEST_F(Rules, LogMessagesAreRefusedWhileLoggingIsNotOffered) {
+TEST_F(Rules, LogMessagesAreRefusedWhereTheLogCannotCome) {
   launch();
-  negotiate();
+  negotiate(kBlkFeatures | kBit30, kAllProtocol & ~fakes::kProtocolLogShmfd);
   const std::array<std::uint64_t, 2> log = {4096, 0};
   EXPECT_NE(fe().request_for_ack(VhostRequest::kSetLogBase, fakes::bytes_of(log)), 0U);
   EXPECT_NE(fe().request_for_ack(VhostRequest::kSetLogFd), 0U);
