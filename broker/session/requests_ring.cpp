@@ -83,6 +83,7 @@ Outcome<Answer> set_vring_base(Context& context, Incoming& incoming) noexcept {
     return violation(EventCode::kBadVringBase, number_of(incoming), state.index, state.num);
   }
   ring->base = static_cast<std::uint16_t>(state.num);
+  ring->stopped_at.reset();
   // libkrun resets a ring this way without stopping it: start over from the new base.
   if (context.workers.has_worker(state.index)) {
     ring->base_overrides_worker = true;
@@ -103,7 +104,7 @@ Outcome<Answer> get_vring_base(Context& context, Incoming& incoming) noexcept {
   TRY(context.workers.settle());
   ring->stop();
   if (context.device.is_suspended()) context.device.log.rings_stopped();
-  return body_of(incoming, VringState{state.index, ring->base});
+  return body_of(incoming, VringState{state.index, ring->stopped_at.value_or(ring->base)});
 }
 
 // Starts the ring: the kick itself may have been consumed before, by whoever served it last, so
@@ -113,6 +114,7 @@ Outcome<Answer> set_vring_kick(Context& context, Incoming& incoming) noexcept {
   Vring& ring = context.device.rings[came.queue];
   ring.kick = std::move(came.event);
   ring.started = true;
+  ring.stopped_at.reset();
   ring.broken = false;
   ++ring.generation;
   TRY(context.device.check_start(came.queue));

@@ -47,6 +47,9 @@ struct Vring {
   // SET_VRING_BASE or a reset came while a worker ran: what that one reports is not wanted any
   // more.
   bool base_overrides_worker = false;
+  // A reset came, and this is how far the ring had got: QEMU 7.2 resets the device first when it
+  // stops the machine, and asks each ring then where its migration's destination is to go on.
+  std::optional<std::uint16_t> stopped_at;
 
   bool started = false;  // From SET_VRING_KICK to GET_VRING_BASE.
   bool enabled = false;

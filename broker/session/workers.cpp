@@ -331,6 +331,9 @@ Outcome<void> Workers::on_ended(const common::ipc::QueueEnded& ended) noexcept {
   Vring& ring = device_.rings[queue];
   const bool overridden = std::exchange(ring.base_overrides_worker, false);
   ring.forgets_inflight = ring.forgets_inflight || overridden;
+  if (overridden && ring.stopped_at && outcome != QueueOutcome::kNotStarted) {
+    ring.stopped_at = static_cast<std::uint16_t>(ended.next_avail);
+  }
   // `next_avail` may be a hijacked worker's: any 16 bits are an index that some worker could have
   // reported, and they reach nobody but the guest to which they belong. However it ended: a VM that
   // is paused and goes on starts the ring again from here, and what its guest offered before this

@@ -210,6 +210,39 @@ TEST_F(Migration, WorkerThatFinishesForADeadOneLogsToo) {
   EXPECT_EQ(ring().has_log, 1U);
 }
 
+// --- where the destination goes on
+// ----------------------------------------------------------------
+
+// QEMU 7.2: SET_STATUS 0, and then GET_VRING_BASE.
+TEST_F(Migration, RingSaysWhereItStoppedAlsoAfterTheDeviceWasReset) {
+  start_device();
+  broker().report_next_avail(0, 4711);
+  fe().set_u64(VhostRequest::kSetStatus, 0);
+  EXPECT_EQ(fe().get_vring_base(0), 4711U);
+  EXPECT_EQ(fe().get_vring_base(0), 4711U);
+}
+
+TEST_F(Migration, RingThatStoppedBeforeTheResetSaysSoToo) {
+  start_device();
+  broker().report_next_avail(0, 4711);
+  (void)fe().get_vring_base(0);
+  fe().set_u64(VhostRequest::kSetStatus, 0);
+  fe().set_u64(VhostRequest::kSetStatus, 0);
+  EXPECT_EQ(fe().get_vring_base(0), 4711U);
+}
+
+TEST_F(Migration, RingThatIsStartedAfterAResetWithoutABaseBeginsAnew) {
+  start_device();
+  broker().report_next_avail(0, 4711);
+  fe().set_u64(VhostRequest::kSetStatus, 0);
+  fe().set_features(kFeatures);
+  fe().set_vring_num(0, kRingSize);
+  fe().set_vring_addr(addresses(0));
+  kick(0, kick_.ref());
+  fe().set_vring_enable(0, true);
+  EXPECT_EQ(ring().next_avail, 0U);
+}
+
 // --- hostile ------------------------------------------------------------------------------------
 
 TEST_F(Migration, LogWithoutADescriptorEndsTheSession) {

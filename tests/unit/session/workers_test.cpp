@@ -230,13 +230,6 @@ TEST_F(Workers, ResetForgetsTheDriversFeatures) {
   EXPECT_EQ(broker().running(), 1U);
 }
 
-TEST_F(Workers, ResetStartsCountingAnew) {
-  start_device();
-  broker().report_next_avail(0, 4711);
-  fe().request(VhostRequest::kResetDevice);
-  EXPECT_EQ(fe().get_vring_base(0), 0U);
-}
-
 TEST_F(Workers, ResetClearsNeedsReset) {
   start_device();
   broker().end_queue(0, QueueOutcome::kGuestFault);
