@@ -11,7 +11,10 @@
 #include <cerrno>
 #include <string>
 
+#include "policy/broker.h"
 #include "policy/capabilities.h"
+#include "policy/sanitizer.h"
+#include "policy/seccomp.h"
 
 namespace broker {
 namespace {
@@ -36,9 +39,13 @@ bool reaches_into_others_directories(const DeviceConfig& device) {
 std::vector<unsigned> needed_capabilities(const BrokerConfig& config, const Host& host) {
   std::vector<unsigned> needed;
   if (host.may_change_ids) {
-    needed.push_back(CAP_SETUID);           // Sessions and workers get a uid of their own:
-    needed.push_back(CAP_SETGID);           // uid_map, gid_map, or setresuid in the child.
-    needed.push_back(CAP_KILL);             // And are to be killed under it.
+    needed.push_back(CAP_SETUID);  // Sessions and workers get a uid of their own:
+    needed.push_back(CAP_SETGID);  // uid_map, gid_map, or setresuid in the child.
+  }
+  const bool own_user_namespaces = (host.namespaces.flags & CLONE_NEWUSER) != 0;
+  if (host.may_change_ids && !own_user_namespaces) {
+    // Whoever made a user namespace may do these to everybody in it, without a capability.
+    needed.push_back(CAP_KILL);             // They are to be killed under their uid.
     needed.push_back(CAP_SYS_PTRACE);       // SIGUSR1 shows their fd tables, maps and namespaces
     needed.push_back(CAP_DAC_READ_SEARCH);  // (/proc/PID of another uid).
   }
@@ -67,7 +74,9 @@ common::Result<void> give_up_privileges(const std::vector<unsigned>& kept) {
     return common::fail_errno("no_new_privs", errno);
   }
   if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return common::fail_errno("not dumpable", errno);
-  return {};
+  // Sanitizers ask the kernel for more, and at the end of a broker for much more.
+  if constexpr (policy::kSanitizerBuild) return {};
+  return policy::install_own_filter(policy::kBroker);
 }
 
 void raise_limits() noexcept {

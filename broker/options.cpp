@@ -238,7 +238,8 @@ Outcome parse_serve(const Words& words) {
 Outcome parse_posture(const Words& words) {
   if (contains(words, "--help") || contains(words, "-h")) return PrintAndExit{posture_help()};
   if (contains(words, "--permissions")) {
-    return PrintAndExit{policy::permissions_text(policy::kAllProfiles)};
+    return PrintAndExit{policy::permissions_text(policy::kAllProfiles) + "\n" +
+                        policy::permissions_text(policy::kBrokerProfile)};
   }
   constexpr OptionName kOptions[] = {{"pid"}};
   TRY_LET(const std::vector<Given> given, split_options(words, kOptions, "posture"));

@@ -1,5 +1,6 @@
 #include "broker/serve.h"
 
+#include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -376,7 +377,10 @@ void Broker::log_postures() {
   for (const auto& device : devices_) device->list_processes(processes);
   for (const Connection::Process& process : processes) {
     // One that ends while we look has no posture any more.
-    if (auto posture = policy::read_posture(process.pid, &process.layers)) {
+    auto posture = host_->may_change_ids && (host_->namespaces.flags & CLONE_NEWUSER) != 0
+                       ? policy::read_posture_as_owner(process.pid, &process.layers)
+                       : policy::read_posture(process.pid, &process.layers);
+    if (posture) {
       postures.push_back(*std::move(posture));
     }
   }

@@ -2,6 +2,7 @@
 // them.
 #pragma once
 
+#include "policy/broker.h"
 #include "policy/profile.h"
 #include "policy/session.h"
 #include "policy/worker_blk.h"
@@ -9,6 +10,7 @@
 
 namespace policy {
 
+// Those of processes that seal themselves.
 inline constexpr const Profile* kAllProfiles[] = {
     &kSession,
     &kWorkerBlkUring,
@@ -20,5 +22,6 @@ inline constexpr const Profile* kAllProfiles[] = {
     &kWorkerNetTransmitFallback,
     &kWorkerNetControl,
 };
+inline constexpr const Profile* kBrokerProfile[] = {&kBroker};
 
 }  // namespace policy

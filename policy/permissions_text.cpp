@@ -73,18 +73,32 @@ std::string headline(const Profile& profile) {
   text += ": " + counted(count.calls, "system call") + ", " +
           std::to_string(count.calls_with_limits) + " with checked arguments";
   if (count.opcodes != 0) text += ", " + counted(count.opcodes, "ring operation");
+  if (profile.otherwise == Profile::Otherwise::kRefuse) {
+    return text + "; others fail with EPERM and are logged\n";
+  }
   return text + ", " + counted(profile.descriptors.size(), "descriptor") + " when sealed\n";
+}
+
+std::string rows_text(std::string_view kind, std::span<const SyscallRule> rules) {
+  constexpr std::size_t kNameWidth = 18;
+  constexpr std::size_t kLimitsWidth = 48;
+  std::string text;
+  for (const SyscallRule& rule : rules) {
+    text += "  " + padded(std::string(kind), 4) + padded(syscall_name(rule.number), kNameWidth) +
+            padded(limits_text(rule), kLimitsWidth) + std::string(rule.needed_by) + "\n";
+  }
+  return text;
 }
 
 std::string profile_text(const Profile& profile) {
   constexpr std::size_t kNameWidth = 18;
-  constexpr std::size_t kLimitsWidth = 48;
   std::string text = headline(profile);
   text += "  may: " + std::string(profile.may) + "\n";
   text += "  must never: " + std::string(profile.must_never) + "\n";
-  for (const SyscallRule& rule : profile.syscalls) {
-    text += "  call " + padded(syscall_name(rule.number), kNameWidth) +
-            padded(limits_text(rule), kLimitsWidth) + std::string(rule.needed_by) + "\n";
+  text += rows_text("call", profile.syscalls);
+  text += rows_text("rare", profile.by_chance);
+  for (const int number : profile.not_there) {
+    text += "  none " + padded(syscall_name(number), kNameWidth) + "fails with ENOSYS\n";
   }
   for (const std::uint8_t opcode : profile.uring_opcodes) {
     text += "  ring " + padded(opcode_name(opcode), kNameWidth) + "registered files only\n";
@@ -97,9 +111,11 @@ std::string profile_text(const Profile& profile) {
 
 PermissionCount count_permissions(const Profile& profile) {
   std::map<int, bool> limited;  // Of each call: every row limits something.
-  for (const SyscallRule& rule : profile.syscalls) {
-    const auto [found, is_new] = limited.try_emplace(rule.number, true);
-    found->second = found->second && has_limits(rule);
+  for (const std::span<const SyscallRule> rules : {profile.syscalls, profile.by_chance}) {
+    for (const SyscallRule& rule : rules) {
+      const auto [found, is_new] = limited.try_emplace(rule.number, true);
+      found->second = found->second && has_limits(rule);
+    }
   }
   PermissionCount count;
   count.calls = limited.size();

@@ -2,6 +2,7 @@
 // except its title, which is cleaned.
 #include "policy/posture.h"
 
+#include <sys/fsuid.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -303,6 +304,20 @@ std::vector<std::string> descriptors_of(pid_t pid) {
   return descriptors;
 }
 
+// The last of the four numbers of a Uid or Gid line is the one for files.
+std::optional<std::uint32_t> file_id(const ProcStatus& status, const std::string& line) {
+  const auto words = words_of(value_of(status, line));
+  if (words.size() < 4) return std::nullopt;
+  return static_cast<std::uint32_t>(std::strtoul(words[3].c_str(), nullptr, 10));
+}
+
+// Whose files in /proc we may open from now on. The group first: the right to change it goes with
+// the uid, and comes back with it.
+void look_as(std::uint32_t uid, std::uint32_t gid) noexcept {
+  (void)::setfsgid(gid);
+  (void)::setfsuid(uid);
+}
+
 void read_maps(ProcessPosture& posture) {
   const auto maps = read_file(proc_path(posture.pid, "maps"));
   if (!maps) {
@@ -332,6 +347,19 @@ Result<ProcessPosture> read_posture(pid_t pid, const common::LayerResults* claim
   posture.layers = view_layers(subject);
   posture.descriptors = descriptors_of(pid);
   read_maps(posture);
+  return posture;
+}
+
+Result<ProcessPosture> read_posture_as_owner(pid_t pid, const common::LayerResults* claimed) {
+  const auto theirs = read_status(pid);
+  const auto ours = read_status(::getpid());
+  if (!theirs || !ours) return fail_errno("read /proc/PID/status", errno == 0 ? ESRCH : errno);
+  const auto uid = file_id(*theirs, "Uid");
+  const auto gid = file_id(*theirs, "Gid");
+  if (!uid || !gid) return fail_errno("read the ids in /proc/PID/status", EPROTO);
+  look_as(*uid, *gid);
+  auto posture = read_posture(pid, claimed);
+  look_as(file_id(*ours, "Uid").value_or(::geteuid()), file_id(*ours, "Gid").value_or(::getegid()));
   return posture;
 }
 

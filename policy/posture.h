@@ -43,6 +43,12 @@ struct ProcessPosture {
 [[nodiscard]] common::Result<ProcessPosture> read_posture(pid_t pid,
                                                           const common::LayerResults* claimed);
 
+// The same, for a child of ours that has a uid of its own, without capabilities to look into
+// others' directories: with that uid for files, while it looks. Needs CAP_SETUID and CAP_SETGID,
+// and that we made the child's user namespace.
+[[nodiscard]] common::Result<ProcessPosture> read_posture_as_owner(
+    pid_t pid, const common::LayerResults* claimed);
+
 // The process and all its descendants, parents first.
 [[nodiscard]] std::vector<pid_t> process_tree(pid_t root);
 

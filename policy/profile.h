@@ -51,12 +51,19 @@ struct SyscallRule {
 };
 
 struct Profile {
+  enum class Otherwise : std::uint8_t {
+    kKill,    // The process is killed, and the kernel's audit log says so.
+    kRefuse,  // The call fails with EPERM, and the log says so.
+  };
   std::string_view name;
   std::string_view may;  // One sentence a reviewer can hold the table against.
   std::string_view must_never;
-  std::span<const SyscallRule> syscalls;        // Anything else: the process is killed.
+  std::span<const SyscallRule> syscalls;        // Anything else: `otherwise`.
   std::span<const std::uint8_t> uring_opcodes;  // seccomp cannot see these, so a list of their own.
   std::span<const int> descriptors;             // The whole fd table once sealed.
+  Otherwise otherwise = Otherwise::kKill;
+  std::span<const SyscallRule> by_chance{};  // Allowed too, but a whole run may do without.
+  std::span<const int> not_there{};          // Fail with ENOSYS.
 };
 
 }  // namespace policy

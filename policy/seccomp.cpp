@@ -1,7 +1,10 @@
 #include "policy/seccomp.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <seccomp.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
@@ -64,9 +67,6 @@ Result<std::vector<FilterInstruction>> export_instructions(scmp_filter_ctx conte
   const off_t bytes = ::lseek(file.ref().number, 0, SEEK_END);
   if (bytes < 0) return fail_errno("seccomp: size of the filter", errno);
   const std::size_t count = static_cast<std::size_t>(bytes) / sizeof(FilterInstruction);
-  if (count > common::ipc::kFilterInstructionsMax) {
-    return fail_errno("seccomp: the filter is too long", ENOSPC);
-  }
   std::vector<FilterInstruction> instructions(count);
   const std::size_t wanted = count * sizeof(FilterInstruction);
   const ssize_t got = ::pread(file.ref().number, instructions.data(), wanted, 0);
@@ -79,20 +79,49 @@ Result<std::vector<FilterInstruction>> export_instructions(scmp_filter_ctx conte
 }  // namespace
 
 Result<std::vector<FilterInstruction>> compile_filter(const Profile& profile) {
-  const Context context(::seccomp_init(SCMP_ACT_KILL_PROCESS));
+  const bool refuses = profile.otherwise == Profile::Otherwise::kRefuse;
+  const Context context(::seccomp_init(refuses ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_KILL_PROCESS));
   if (context == nullptr) return fail_errno("seccomp: no memory", ENOMEM);
   // Foreign architectures (int 0x80, x32) are what the default is: death.
   TRY(check(::seccomp_attr_set(context.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS),
             "seccomp: foreign architectures"));
   for (const SyscallRule& rule : profile.syscalls) TRY(add_rule(context.get(), rule));
+  for (const SyscallRule& rule : profile.by_chance) TRY(add_rule(context.get(), rule));
   for (const SyscallRule& rule : kSanitizerSyscalls) TRY(add_rule(context.get(), rule));
-  return export_instructions(context.get());
+  for (const int number : profile.not_there) {
+    TRY(check(::seccomp_rule_add_exact(context.get(), SCMP_ACT_ERRNO(ENOSYS), number, 0),
+              "seccomp: add a rule"));
+  }
+  if (refuses) {
+    // A tree: this one is long, and runs before the filter of every child as well.
+    TRY(check(::seccomp_attr_set(context.get(), SCMP_FLTATR_CTL_OPTIMIZE, 2), "seccomp: optimise"));
+  }
+  TRY_LET(auto instructions, export_instructions(context.get()));
+  if (!refuses && instructions.size() > common::ipc::kFilterInstructionsMax) {
+    return fail_errno("seccomp: the filter is too long", ENOSPC);
+  }
+  return instructions;
+}
+
+Result<void> install_own_filter(const Profile& profile) {
+  static_assert(sizeof(FilterInstruction) == sizeof(sock_filter));
+  TRY_LET(auto instructions, compile_filter(profile));
+  const struct {  // struct sock_fprog
+    unsigned short count;
+    const FilterInstruction* instructions;
+  } program{static_cast<unsigned short>(instructions.size()), instructions.data()};
+  constexpr unsigned kFlags = SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_LOG;
+  const long result = ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, kFlags, &program);
+  // With TSYNC a positive result is a thread that could not be brought along.
+  if (result != 0)
+    return fail_errno("install the broker's seccomp filter", result < 0 ? errno : EBUSY);
+  return {};
 }
 
 std::string syscall_name(int number) {
   const std::unique_ptr<char, decltype([](char* text) { std::free(text); })> name(
       ::seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, number));
-  return name == nullptr ? "unknown" : name.get();
+  return name == nullptr ? "#" + std::to_string(number) : name.get();
 }
 
 }  // namespace policy

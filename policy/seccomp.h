@@ -12,11 +12,17 @@
 namespace policy {
 
 // The filter: default action KILL_PROCESS, for foreign architectures too. Errors: what libseccomp
-// says, or ENOSPC if it came out longer than common::ipc::kFilterInstructionsMax.
+// says, or ENOSPC if it came out longer than common::ipc::kFilterInstructionsMax, which only one
+// that refuses instead of killing may: no message carries it.
 [[nodiscard]] common::Result<std::vector<common::ipc::FilterInstruction>> compile_filter(
     const Profile& profile);
 
-// The name of a system call of this architecture ("openat"), or "unknown".
+// Installs that filter in this process, for good; all its threads and children have it from now on.
+// What it refuses or kills for is logged.
+[[nodiscard]] common::Result<void> install_own_filter(const Profile& profile);
+
+// The name of a system call of this architecture ("openat"), or "#462" for one that is newer than
+// libseccomp.
 [[nodiscard]] std::string syscall_name(int number);
 
 }  // namespace policy

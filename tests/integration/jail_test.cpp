@@ -92,6 +92,23 @@ TEST_P(Jail, EveryJailedProcessHasItsFilterAndNoPrivileges) {
   }
 }
 
+// The rights to give each device a uid of its own, and to make rings beyond what a user may lock:
+// nothing that reaches another process or another's file.
+TEST_P(Jail, BrokerKeepsItsFilterAndTheCapabilitiesThatItsConfigurationNeeds) {
+  const pid_t broker = host_.broker().pid();
+  const bool rings = std::string(GetParam().engine) == "io_uring";
+  const std::string kept = rings ? "00000000000040c0" : "00000000000000c0";
+  for (const char* set : {"CapPrm", "CapEff", "CapBnd"}) {
+    EXPECT_EQ(fakes::status_field(broker, set), kept) << set;
+  }
+  for (const char* set : {"CapInh", "CapAmb"}) {
+    EXPECT_EQ(fakes::status_field(broker, set), "0000000000000000") << set;
+  }
+  EXPECT_EQ(fakes::status_field(broker, "NoNewPrivs"), "1");
+  EXPECT_EQ(fakes::status_field(broker, "Seccomp"), kSanitized ? "0" : "2");
+  EXPECT_EQ(fakes::maps_with(broker, "rwx"), 0);
+}
+
 TEST_P(Jail, EveryJailedProcessIsInNamespacesOfItsOwn) {
   for (const char* kind : {"pid", "mnt", "net", "ipc", "uts", "cgroup", "user"}) {
     const auto ours = std::filesystem::read_symlink(std::string("/proc/self/ns/") + kind);
@@ -151,6 +168,8 @@ TEST_P(Jail, PostureOfAProcessThatIsNotThereIsAnError) {
 TEST_P(Jail, Sigusr1PrintsThePostureAndServingGoesOn) {
   host_.broker().signal(SIGUSR1);
   EXPECT_THAT(host_.broker().wait_for_line({"seccomp"}), Not(IsEmpty()));
+  EXPECT_THAT(host_.broker().wait_for_line({"r-xp", "bulkhead-worker-blk"}), Not(IsEmpty()));
+  EXPECT_EQ(host_.broker().count_lines("cannot look: Perm"), 0) << host_.broker().log();
   expect_serves(client_->queue());
 }
 

