@@ -31,12 +31,26 @@ std::string start_failure(std::string_view program, const common::Error& error) 
          errno_text(error.os_errno);
 }
 
+// The layers that were tried and failed: the last of them is what it ended over.
+std::string failed_layers(const LayerResults& results) {
+  std::string list;
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    if (results[i].state != State::kAbsent || results[i].os_errno == 0) continue;
+    list += list.empty() ? ": " : ", ";
+    list += common::layer_name(static_cast<Layer>(i));
+    list += " (" + errno_text(results[i].os_errno) + ")";
+  }
+  return list;
+}
+
 std::string probe_failure(std::string_view program, const Jailed& process, const Death& death) {
   const common::StatusPage& page = process.page();
   std::string text = std::string(program) +
                      " cannot be jailed here: " + describe_death(death.si_code, death.status);
   const auto fault = page.fault.load(std::memory_order_relaxed);
-  if (fault != 0) {
+  if (fault == 0) {
+    text += failed_layers(reported_layers(page));
+  } else {
     text += ": " + describe_fault(static_cast<common::ipc::WorkerFault>(fault),
                                   {page.fault_detail[0].load(std::memory_order_relaxed),
                                    page.fault_detail[1].load(std::memory_order_relaxed)},

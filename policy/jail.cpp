@@ -124,13 +124,23 @@ Result<LayerResult> take_uid(const JailOrder& order) noexcept {
   return outcome(order.same_uid != 0 ? State::kDegraded : State::kEnforced);
 }
 
+// What must not be missing ends the process; the broker reads on the page which layer it was.
+auto without(StatusPage& page, Layer layer, const common::Error& error) noexcept {
+  record(page, layer, outcome(State::kAbsent, error.os_errno));
+  return common::fail(error);
+}
+
 Result<void> drop_capabilities(StatusPage& page) noexcept {
-  TRY(drop_all_capabilities());
+  if (const auto dropped = drop_all_capabilities(); !dropped) {
+    return without(page, Layer::kNoCapabilities, dropped.error());
+  }
   // Degraded: the bounding set is not empty, which without privileges cannot be changed.
   record(page, Layer::kNoCapabilities,
          outcome(all_capabilities_gone() ? State::kEnforced : State::kDegraded));
 
-  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return fail_errno("no_new_privs", errno);
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
+    return without(page, Layer::kNoNewPrivs, {"no_new_privs", errno});
+  }
   record(page, Layer::kNoNewPrivs, outcome(State::kEnforced));
   return {};
 }
@@ -259,8 +269,9 @@ Result<void> enter_jail(const JailOrder& order, const JailLimits& /*limits*/,
   forbid_more_namespaces(order, page);
   record(page, Layer::kEmptyRoot, take_root(order));
   record(page, Layer::kSecurebits, outcome(lock_securebits()));
-  TRY_LET(const LayerResult own_uid, take_uid(order));
-  record(page, Layer::kOwnUid, own_uid);
+  const auto own_uid = take_uid(order);
+  if (!own_uid) return without(page, Layer::kOwnUid, own_uid.error());
+  record(page, Layer::kOwnUid, *own_uid);
   TRY(drop_capabilities(page));
   record(page, Layer::kLandlock, deny_all_by_landlock());
   record(page, Layer::kRlimits, outcome(set_early_rlimits()));
@@ -292,7 +303,9 @@ Result<void> seal(const JailOrder& order, const JailLimits& limits, std::span<co
   if (!limited) record(page, Layer::kRlimits, outcome(limited));
   TRY(demand_strict(order, page, {Layer::kSeccomp}));
 
-  TRY(install_filter(order));
+  if (const auto installed = install_filter(order); !installed) {
+    return without(page, Layer::kSeccomp, installed.error());
+  }
   record(page, Layer::kSeccomp, outcome(State::kEnforced));
   page.stage.store(common::Stage::kSealed, std::memory_order_relaxed);
   return {};

@@ -49,7 +49,8 @@ common::Fd make_notify_socket(const std::string& path) {
 
 // In the child, between fork and exec: async-signal-safe calls only, since a test has threads.
 [[noreturn]] void become(const char* program, char* const* argv, char* const* envp, int output,
-                         const std::vector<int>& inherit, const BrokerProcess::Setup& setup) {
+                         const std::vector<int>& inherit, const std::vector<sock_filter>& filter,
+                         const BrokerProcess::Setup& setup) {
   ::prctl(PR_SET_PDEATHSIG, SIGKILL);
   // First out of the way of each other, then to their final numbers.
   std::array<int, 16> parked{};
@@ -68,6 +69,7 @@ common::Fd make_notify_socket(const std::string& path) {
                           ::setuid(kNobody) != 0 || ::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)) {
     ::_exit(126);
   }
+  if (!setup.refused.empty() && !install_filter(filter)) ::_exit(126);
   ::execve(program, argv, envp);
   ::_exit(127);
 }
@@ -106,10 +108,11 @@ void BrokerProcess::start(const Setup& setup, common::FdRef output) {
 
   const std::vector<char*> argv = pointers(arguments);
   const std::vector<char*> envp = pointers(environment);
+  const std::vector<sock_filter> filter = filter_that_refuses(setup.refused);
   pid_ = ::fork();
   require_call(pid_ >= 0, "fork");
   if (pid_ == 0) {
-    become(setup.program.c_str(), argv.data(), envp.data(), output.number, inherit, setup);
+    become(setup.program.c_str(), argv.data(), envp.data(), output.number, inherit, filter, setup);
   }
   pidfd_ = common::Fd(static_cast<int>(::syscall(SYS_pidfd_open, pid_, 0)));
   require_call(pidfd_.valid(), "pidfd_open");

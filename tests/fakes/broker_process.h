@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "common/fd.h"
+#include "tests/fakes/refused_calls.h"
 #include "tests/fakes/temp_dir.h"
 
 namespace fakes {
@@ -28,6 +29,7 @@ class BrokerProcess {
     bool drop_root = false;  // Runs as nobody.
     // Where not 0: what its user may lock (RLIMIT_MEMLOCK), rings of io_uring included.
     std::uint64_t locked_bytes_max = 0;
+    std::vector<RefusedCall> refused = {};  // By the host that it thinks it runs on.
   };
 
   explicit BrokerProcess(const Setup& setup);
