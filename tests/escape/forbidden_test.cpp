@@ -92,7 +92,16 @@ constexpr Forbidden kForbidden[] = {
     {SYS_tgkill, {1, 1, SIGKILL}},
     {SYS_pidfd_open, {1, 0}},
     {SYS_pidfd_getfd, {5, 0, 0}},
-    {SYS_ioctl, {5, 0x1277}},
+    {SYS_ioctl, {5, 0x1277}},            // BLKDISCARD
+    {SYS_ioctl, {5, 0x125d, kScratch}},  // BLKROSET
+    {SYS_ioctl, {0, 0x5412, kScratch}},  // TIOCSTI
+    {SYS_rt_sigaction, {SIGSYS, kScratch, 0, 8}},
+    {SYS_pidfd_send_signal, {5, SIGKILL, 0, 0}},
+    {SYS_open_by_handle_at, {5, kScratch, O_RDWR}},
+    {SYS_fsopen, {kScratch, 0}},
+    {SYS_move_mount, {5, kScratch, kCwd, kScratch, 4}},
+    {SYS_add_key, {kScratch, kScratch, kScratch, 8, ~0ULL}},
+    {SYS_init_module, {kScratch, 4096, kScratch}},
     {SYS_memfd_create, {kScratch, 0}},
     {SYS_prctl, {4, 1}},
     {SYS_seccomp, {0, 0, 0}},
@@ -159,8 +168,12 @@ TEST_P(ForbiddenAct, Kills) {
 
 INSTANTIATE_TEST_SUITE_P(InEachProfile, ForbiddenAct, testing::ValuesIn(every_forbidden_case()),
                          [](const auto& each) {
-                           return words_only(std::string(each.param.profile->name) + " " +
-                                             policy::syscall_name(each.param.act.number));
+                           const Forbidden& act = each.param.act;
+                           const bool one_of_many = act.number == SYS_ioctl;
+                           return words_only(
+                               std::string(each.param.profile->name) + " " +
+                               policy::syscall_name(act.number) +
+                               (one_of_many ? " " + std::to_string(act.arguments[1]) : ""));
                          });
 
 // --- acts that some profile permits, but not so

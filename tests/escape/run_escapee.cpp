@@ -34,6 +34,7 @@ using common::Fd;
 using common::Result;
 
 constexpr std::uint32_t kRingThreads = 2;
+constexpr int kPatienceMs = 20'000;
 
 // What the profile's process would hold: by number, as policy/worker_blk.h and session.h say.
 struct Belongings {
@@ -210,6 +211,12 @@ Escapee::~Escapee() {
 }
 
 End Escapee::wait() {
+  // One that waits for ever, for want of the permission to do anything else, has failed its test.
+  pollfd ended{child_.pidfd.ref().number, POLLIN, 0};
+  if (::poll(&ended, 1, kPatienceMs) == 0) {
+    ADD_FAILURE() << "the escapee neither came back nor died";
+    ::kill(child_.pid, SIGKILL);
+  }
   int status = 0;
   while (::waitpid(child_.pid, &status, 0) < 0 && errno == EINTR) {
   }
