@@ -64,6 +64,14 @@ struct DeviceConfig {
   EngineChoice engine = EngineChoice::kAuto;
   std::uint32_t poll_us = 0;
   bool restart_after_violation = false;  // Of a worker that its system call filter killed.
+
+  // Whose it is: for whoever reads lists, metrics and logs. Nothing is decided by these.
+  std::string tenant;
+  std::string vm_name;
+  std::string vm_uuid;       // "8-4-4-4-12", lower case.
+  std::optional<uid_t> uid;  // Of its sessions and workers. Default: picked by UidRange.
+
+  bool operator==(const DeviceConfig&) const = default;
 };
 
 [[nodiscard]] inline std::uint32_t queue_size_of(const DeviceConfig& config) {
@@ -75,6 +83,14 @@ struct BrokerConfig {
   PostureDemand posture = PostureDemand::kAny;
   std::string log_level = "info";
   std::uint32_t stats_interval_s = 0;  // 0: none.
+
+  // The operator's socket. Empty: none. Unset: what the command takes for granted.
+  std::optional<std::string> control_socket;
+  bool control_by_default = false;  // `serve`: at its usual place, where that can be.
+  std::string control_group;        // May change: beside root and the broker's own user.
+  std::string control_read_group;   // May look.
+  // Where devices that are added while it runs are kept for its next start; empty: nowhere.
+  std::string state_dir;
 };
 
 }  // namespace broker

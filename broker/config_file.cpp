@@ -1,12 +1,16 @@
 #include "broker/config_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <filesystem>
 #include <map>
 #include <set>
+#include <system_error>
 #include <tuple>
 #include <utility>
 
@@ -24,34 +28,50 @@ namespace {
 
 using common::fail;
 
-constexpr std::size_t kFileBytesMax = 1 << 20;
+constexpr std::size_t kFileBytesMax = 16 << 20;
+constexpr std::size_t kDropInsMax = kDevicesMax;
 // A file that is wrong everywhere is not worth more lines than fit a screen.
 constexpr std::size_t kErrorsMax = 50;
 
-// What is wrong, and where, in the order of the file at the end.
+// What is wrong, and where, in the order of the files and their lines at the end.
 class Errors {
  public:
-  void add(const toml::source_region& where, std::string text) {
-    entries_.emplace_back(where.begin.line, where.begin.column, std::move(text));
+  // What is added from here on is in this file.
+  void enter(const std::string& file) { files_.push_back(clean_text(file)); }
+  void add(std::size_t line, std::size_t column, std::string text) {
+    entries_.emplace_back(files_.size() - 1, line, column, std::move(text));
   }
+  void add(const toml::source_region& where, std::string text) {
+    add(where.begin.line, where.begin.column, std::move(text));
+  }
+  // About the file as a whole.
+  void add(std::string text) { add(0, 0, std::move(text)); }
   [[nodiscard]] bool empty() const { return entries_.empty(); }
   [[nodiscard]] std::size_t count() const { return entries_.size(); }
+  // "bulkhead.toml:12".
+  [[nodiscard]] std::string place(const toml::source_region& where) const {
+    return files_.back() + ":" + std::to_string(where.begin.line);
+  }
 
-  [[nodiscard]] std::vector<std::string> lines(const std::string& file) {
+  [[nodiscard]] std::vector<std::string> lines() {
     std::sort(entries_.begin(), entries_.end());
     std::vector<std::string> out;
-    for (const auto& [line, column, text] : entries_) {
+    for (const auto& [file, line, column, text] : entries_) {
       if (out.size() == kErrorsMax) {
-        out.push_back(file + ": and " + std::to_string(entries_.size() - kErrorsMax) + " more");
+        out.push_back(files_[file] + ": and " + std::to_string(entries_.size() - kErrorsMax) +
+                      " more");
         break;
       }
-      out.push_back(file + ":" + std::to_string(line) + ":" + std::to_string(column) + ": " + text);
+      const std::string position =
+          line == 0 ? "" : ":" + std::to_string(line) + ":" + std::to_string(column);
+      out.push_back(files_[file] + position + ": " + text);
     }
     return out;
   }
 
  private:
-  using Entry = std::tuple<toml::source_index, toml::source_index, std::string>;
+  using Entry = std::tuple<std::size_t, std::size_t, std::size_t, std::string>;
+  std::vector<std::string> files_;
   std::vector<Entry> entries_;
 };
 
@@ -230,36 +250,56 @@ DeviceConfig read_device(const toml::table& table, BrokerConfig& broker, Errors&
 // Who claimed a value first.
 struct Owner {
   std::string device;
+  std::string place;
   bool shared;
 };
 using Owners = std::map<std::pair<std::string_view, std::string>, Owner>;
 
-void refuse_clashes(const DeviceConfig& device, const toml::source_region& where, Owners& owners,
+// Where a device says this; the table where it does not, as with a name that was not chosen.
+const toml::source_region& source_of(const toml::table& table, std::string_view setting) {
+  for (const auto& [key, node] : table) {
+    const Setting* found = find_setting(key.str());
+    if (found != nullptr && found->name == setting) return node.source();
+  }
+  return table.source();
+}
+
+void refuse_clashes(const DeviceConfig& device, const toml::table& table, Owners& owners,
                     Errors& errors) {
   for (Claim& claim : claims_of(device)) {
     const std::string value = claim.value;
     const auto [entry, inserted] =
-        owners.try_emplace({claim.setting, std::move(claim.value)}, device.name, claim.shared);
+        owners.try_emplace({claim.setting, std::move(claim.value)}, device.name,
+                           errors.place(table.source()), claim.shared);
     if (inserted || (entry->second.shared && claim.shared)) continue;
-    errors.add(where, "two devices have the " + spelled(claim.setting, Spelling::kFile) + " " +
-                          in_quotes(value) + " (the first is " + in_quotes(entry->second.device) +
-                          "); give each its own" +
-                          (claim.setting == "name" ? ": name = \"…\"" : ""));
+    errors.add(source_of(table, claim.setting),
+               "two devices have the " + spelled(claim.setting, Spelling::kFile) + " " +
+                   in_quotes(value) + " (the first is " + in_quotes(entry->second.device) + " at " +
+                   entry->second.place + "); give each its own" +
+                   (claim.setting == "name" ? ": name = \"…\"" : ""));
   }
 }
 
-void read_devices(const toml::node& node, BrokerConfig& broker, Errors& errors) {
+// One configuration, out of one file or several.
+struct Reading {
+  BrokerConfig broker;
+  Seen seen;  // Of the broker: a setting may stand once, at the top or in [broker] of one file.
+  Owners owners;
+  Errors errors;
+};
+
+void read_devices(const toml::node& node, Reading& reading) {
+  auto& [broker, seen, owners, errors] = reading;
   const toml::array* array = node.as_array();
   if (array == nullptr) {
     errors.add(node.source(), "write [[device]] with two brackets: one such table for each device");
     return;
   }
-  if (array->size() > kDevicesMax) {
+  if (broker.devices.size() + array->size() > kDevicesMax) {
     errors.add(node.source(), "one broker serves at most " + std::to_string(kDevicesMax) +
                                   " devices; start another for the rest");
     return;
   }
-  Owners owners;
   for (const toml::node& element : *array) {
     const toml::table* table = element.as_table();
     if (table == nullptr) {
@@ -268,87 +308,149 @@ void read_devices(const toml::node& node, BrokerConfig& broker, Errors& errors) 
     }
     const std::size_t errors_before = errors.count();
     DeviceConfig device = read_device(*table, broker, errors);
-    if (errors.count() == errors_before) refuse_clashes(device, table->source(), owners, errors);
+    if (errors.count() == errors_before) refuse_clashes(device, *table, owners, errors);
     broker.devices.push_back(std::move(device));
   }
 }
 
-void read_broker(const toml::node& node, BrokerConfig& broker, Seen& seen, Errors& errors) {
+void read_broker(const toml::node& node, Reading& reading) {
   const toml::table* table = node.as_table();
   if (table == nullptr) {
-    errors.add(node.source(), "broker must be a table: [broker]");
+    reading.errors.add(node.source(), "broker must be a table: [broker]");
     return;
   }
   DeviceConfig unused;
   for (const auto& [key, value] : *table) {
-    store_or_refuse(key, value, Scope::kBroker, seen, Destination{broker, unused}, errors);
+    store_or_refuse(key, value, Scope::kBroker, reading.seen, Destination{reading.broker, unused},
+                    reading.errors);
   }
 }
 
-void read_root(const toml::table& root, BrokerConfig& broker, Errors& errors) {
-  Seen seen;  // Shared: a setting may stand at the top or in [broker], not in both.
+void read_root(const toml::table& root, Reading& reading) {
   DeviceConfig unused;
   for (const auto& [key, node] : root) {
     if (key.str() == "device") {
-      read_devices(node, broker, errors);
+      read_devices(node, reading);
     } else if (key.str() == "broker") {
-      read_broker(node, broker, seen, errors);
+      read_broker(node, reading);
     } else if (key.str() == "devices" || key.str() == "Device") {
-      errors.add(key.source(), unknown_key(key.str(), "device"));
+      reading.errors.add(key.source(), unknown_key(key.str(), "device"));
     } else {
-      store_or_refuse(key, node, Scope::kBroker, seen, Destination{broker, unused}, errors);
+      store_or_refuse(key, node, Scope::kBroker, reading.seen, Destination{reading.broker, unused},
+                      reading.errors);
     }
   }
+}
+
+void read_text_of(std::string_view text, const std::string& name, Reading& reading) {
+  reading.errors.enter(name);
+  if (const auto objection = find_toml_objection(text)) {
+    reading.errors.add(objection->line, objection->column, objection->text);
+    return;
+  }
+  toml::parse_result parsed = toml::parse(text);
+  if (!parsed) {
+    reading.errors.add(parsed.error().source(), clean_text(parsed.error().description()));
+    return;
+  }
+  read_root(parsed.table(), reading);
+}
+
+// --- files ---------------------------------------------------------------------------------------
+
+std::string cannot_read(const std::string& path, int os_errno) {
+  return "cannot read " + in_quotes(path) + ": " + errno_text(os_errno);
 }
 
 Answer<std::string> read_text(const std::string& path) {
   // A pipe is as good as a file: the shell's <(…) makes one.
   const common::Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
-  if (!file.valid()) return fail("cannot read " + in_quotes(path) + ": " + errno_text(errno));
-  std::string text(kFileBytesMax + 1, '\0');
-  std::size_t length = 0;
-  while (length < text.size()) {
-    const ssize_t got = ::read(file.ref().number, text.data() + length, text.size() - length);
-    if (got < 0) return fail("cannot read " + in_quotes(path) + ": " + errno_text(errno));
-    if (got == 0) break;
-    length += static_cast<std::size_t>(got);
+  struct stat status {};
+  if (!file.valid() || ::fstat(file.ref().number, &status) != 0) {
+    return fail(cannot_read(path, errno));
   }
-  if (length > kFileBytesMax) {
-    return fail(in_quotes(path) + " has more than " + std::to_string(kFileBytesMax) +
-                " bytes, which no list of devices needs");
+  if (S_ISREG(status.st_mode) && (status.st_mode & S_IWOTH) != 0) {
+    return fail(in_quotes(path) +
+                " may be written by every user, who could have us open any disk; "
+                "take that away: chmod o-w FILE");
   }
-  text.resize(length);
-  return text;
+  std::string text;
+  std::array<char, 65536> chunk;
+  while (true) {
+    const ssize_t got = ::read(file.ref().number, chunk.data(), chunk.size());
+    if (got < 0) return fail(cannot_read(path, errno));
+    if (got == 0) return text;
+    text.append(chunk.data(), static_cast<std::size_t>(got));
+    if (text.size() > kFileBytesMax) {
+      return fail(in_quotes(path) + " has more than " + std::to_string(kFileBytesMax) +
+                  " bytes, which no list of devices needs");
+    }
+  }
+}
+
+Answer<std::vector<std::string>> toml_files_in(const std::string& directory) {
+  std::vector<std::string> files;
+  std::error_code error;
+  std::filesystem::directory_iterator entry(directory, error);
+  if (error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory) {
+    return files;
+  }
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name.ends_with(".toml") && !name.starts_with(".")) files.push_back(entry->path().string());
+  }
+  if (error) return fail(cannot_read(directory, error.value()));
+  if (files.size() > kDropInsMax) {
+    return fail(in_quotes(directory) + " has more than " + std::to_string(kDropInsMax) +
+                " files; list several devices in one");
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+FileAnswer finish(Reading reading) {
+  const BrokerConfig& broker = reading.broker;
+  const bool can_grow = !broker.control_socket.value_or("").empty() || !broker.state_dir.empty();
+  if (reading.errors.empty() && broker.devices.empty() && !can_grow) {
+    reading.errors.add(
+        "lists no device; add a [[device]] table, or control_socket = \"…\": then "
+        "devices can be added while it runs");
+  }
+  if (!reading.errors.empty()) return fail(reading.errors.lines());
+  return std::move(reading.broker);
 }
 
 }  // namespace
 
 FileAnswer parse_config(std::string_view text, const std::string& name) {
-  const std::string file = clean_text(name);
-  if (const auto objection = find_toml_objection(text)) {
-    return fail(std::vector<std::string>{file + ":" + std::to_string(objection->line) + ":" +
-                                         std::to_string(objection->column) + ": " +
-                                         objection->text});
-  }
-  Errors errors;
-  toml::parse_result parsed = toml::parse(text);
-  if (!parsed) {
-    errors.add(parsed.error().source(), clean_text(parsed.error().description()));
-    return fail(errors.lines(file));
-  }
-  BrokerConfig config;
-  read_root(parsed.table(), config, errors);
-  if (errors.empty() && config.devices.empty()) {
-    return fail(std::vector<std::string>{file + ": lists no device; add a [[device]] table"});
-  }
-  if (!errors.empty()) return fail(errors.lines(file));
-  return config;
+  Reading reading;
+  read_text_of(text, name, reading);
+  return finish(std::move(reading));
+}
+
+std::string drop_in_directory(const std::string& path) {
+  constexpr std::string_view kSuffix = ".toml";
+  return path.substr(0, path.size() - (path.ends_with(kSuffix) ? kSuffix.size() : 0)) + ".d";
 }
 
 FileAnswer read_config_file(const std::string& path) {
-  const Answer<std::string> text = read_text(path);
-  if (!text) return fail(std::vector<std::string>{text.error()});
-  return parse_config(*text, path);
+  Reading reading;
+  const auto drop_ins = toml_files_in(drop_in_directory(path));
+  if (!drop_ins) return fail(std::vector<std::string>{drop_ins.error()});
+  std::vector<std::string> files{path};
+  files.insert(files.end(), drop_ins->begin(), drop_ins->end());
+  std::vector<std::string> unreadable;
+  for (const std::string& file : files) {
+    const Answer<std::string> text = read_text(file);
+    if (text) {
+      read_text_of(*text, file, reading);
+    } else {
+      unreadable.push_back(text.error());
+    }
+  }
+  if (unreadable.empty()) return finish(std::move(reading));
+  for (std::string& line : reading.errors.lines()) unreadable.push_back(std::move(line));
+  return fail(std::move(unreadable));
 }
 
 }  // namespace broker

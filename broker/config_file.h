@@ -14,7 +14,11 @@ namespace broker {
 // wrong; what to do".
 using FileAnswer = common::Result<BrokerConfig, std::vector<std::string>>;
 
+// And what lies in its drop-in directory, in the order of the names there.
 [[nodiscard]] FileAnswer read_config_file(const std::string& path);
+
+// "/etc/bulkhead/bulkhead.d" of "/etc/bulkhead/bulkhead.toml".
+[[nodiscard]] std::string drop_in_directory(const std::string& path);
 
 // `name` stands for the file in the errors.
 [[nodiscard]] FileAnswer parse_config(std::string_view text, const std::string& name);

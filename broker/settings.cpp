@@ -133,6 +133,62 @@ Answer<void> set_engine(const Destination& to, std::string_view value) {
   return {};
 }
 
+Answer<void> set_tenant(const Destination& to, std::string_view value) {
+  const bool legal = !value.empty() && value.size() <= kNameBytesMax &&
+                     std::all_of(value.begin(), value.end(), is_name_character);
+  if (!legal) {
+    return must_be("1 to " + std::to_string(kNameBytesMax) + " of the characters A-Z a-z 0-9 . _ -",
+                   value);
+  }
+  to.device.tenant = value;
+  return {};
+}
+
+Answer<void> set_vm_name(const Destination& to, std::string_view value) {
+  if (value.empty() || value.size() > kVmNameBytesMax || clean_text(value) != value) {
+    return must_be("1 to " + std::to_string(kVmNameBytesMax) + " bytes of printable text", value);
+  }
+  to.device.vm_name = value;
+  return {};
+}
+
+// RFC 9562, 4: 8-4-4-4-12 hexadecimal digits.
+Answer<void> set_vm_uuid(const Destination& to, std::string_view value) {
+  constexpr std::string_view kForm = "00000000-0000-0000-0000-000000000000";
+  bool legal = value.size() == kForm.size();
+  std::string uuid(value);
+  for (std::size_t i = 0; legal && i < kForm.size(); ++i) {
+    if (uuid[i] >= 'A' && uuid[i] <= 'F') uuid[i] = static_cast<char>(uuid[i] - 'A' + 'a');
+    const bool digit = (uuid[i] >= '0' && uuid[i] <= '9') || (uuid[i] >= 'a' && uuid[i] <= 'f');
+    legal = kForm[i] == '-' ? uuid[i] == '-' : digit;
+  }
+  if (!legal) return must_be("a UUID such as 6a2f41a3-c54c-fce8-32d2-0324e1c32e22", value);
+  to.device.vm_uuid = std::move(uuid);
+  return {};
+}
+
+Answer<void> set_uid(const Destination& to, std::string_view value) {
+  // Neither root, nor what means "nobody in particular" to the kernel.
+  constexpr uid_t kUidMax = std::numeric_limits<uid_t>::max() - 1;
+  TRY_LET(to.device.uid, number_within<uid_t>(value, 1, kUidMax));
+  return {};
+}
+
+Answer<void> set_control_socket(const Destination& to, std::string_view value) {
+  if (value == "off") {
+    to.broker.control_socket = "";
+    return {};
+  }
+  TRY_LET(to.broker.control_socket, text_within(value, kSocketPathBytesMax));
+  return {};
+}
+
+template <auto Member, std::size_t kBytesMax>
+Answer<void> set_broker_text(const Destination& to, std::string_view value) {
+  TRY_LET(to.broker.*Member, text_within(value, kBytesMax));
+  return {};
+}
+
 Answer<void> set_posture(const Destination& to, std::string_view value) {
   if (value != "strict" && value != "any") return must_be("strict or any", value);
   to.broker.posture = value == "strict" ? PostureDemand::kStrict : PostureDemand::kAny;
@@ -264,12 +320,32 @@ constexpr Setting kSettings[] = {
      "what messages call the device [the name of the image or interface]", set_name},
     {"on-worker-violation", Scope::kDevice, ValueKind::kText, "stop|restart",
      "what becomes of a queue whose worker did what its jail forbids [stop]", set_on_violation},
+    {"tenant", Scope::kDevice, ValueKind::kText, "NAME",
+     "whose the device is, for lists and metrics: at most 64 of A-Z a-z 0-9 . _ -", set_tenant},
+    {"vm-name", Scope::kDevice, ValueKind::kText, "TEXT",
+     "the virtual machine that it is for, as lists and logs are to call it", set_vm_name},
+    {"vm-uuid", Scope::kDevice, ValueKind::kText, "UUID", "and its UUID", set_vm_uuid},
+    {"uid", Scope::kDevice, ValueKind::kNumber, "UID",
+     "user id of its sessions and workers, of no other device's [one picked by the image]",
+     set_uid},
     {"require-posture", Scope::kBroker, ValueKind::kText, "strict|any",
      "strict: do not start unless every layer of the jail holds [any]", set_posture},
     {"log-level", Scope::kBroker, ValueKind::kText, "LEVEL",
      "trace, debug, info, warn, error or off [info]", set_log_level},
     {"stats-interval", Scope::kBroker, ValueKind::kNumber, "S",
      "log the counters of every device each S seconds; 0: never [0]", set_stats_interval},
+    {"control-socket", Scope::kBroker, ValueKind::kText, "PATH|off",
+     "the operator's socket [serve: /run/bulkhead/control.sock where that can be; else off]",
+     set_control_socket},
+    {"control-group", Scope::kBroker, ValueKind::kText, "GROUP",
+     "members may change what is served, as root and the broker's user may",
+     set_broker_text<&BrokerConfig::control_group, kAccountBytesMax>},
+    {"control-read-group", Scope::kBroker, ValueKind::kText, "GROUP",
+     "members may look at what is served",
+     set_broker_text<&BrokerConfig::control_read_group, kAccountBytesMax>},
+    {"state-dir", Scope::kBroker, ValueKind::kText, "PATH",
+     "keep devices added by 'bulkhead add' there, for the next start [they are not kept]",
+     set_broker_text<&BrokerConfig::state_dir, kFilePathBytesMax>},
 };
 
 std::string dashed(std::string_view name) {
@@ -408,6 +484,7 @@ std::vector<Claim> claims_of(const DeviceConfig& device) {
   if (!device.tap_name.empty()) claims.push_back({"tap-name", device.tap_name});
   if (!device.macvtap.empty()) claims.push_back({"macvtap", device.macvtap});
   for (const int fd : device.tap_fds) claims.push_back({"tap-fd", std::to_string(fd)});
+  if (device.uid) claims.push_back({"uid", std::to_string(*device.uid)});
   return claims;
 }
 

@@ -20,6 +20,10 @@ class UidRange {
   // The same disk gets the same uid in the next broker, too, unless another one holds it already.
   // As many devices at most as the range has uids.
   [[nodiscard]] std::uint32_t pick(dev_t device, ino_t inode);
+  // One that was chosen; false where another device holds it.
+  [[nodiscard]] bool take(std::uint32_t uid) { return taken_.insert(uid).second; }
+  // Its device is gone.
+  void give_back(std::uint32_t uid) noexcept { taken_.erase(uid); }
 
  private:
   std::uint32_t count_;

@@ -3,6 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+
+#include "broker/settings.h"
+#include "tests/fakes/temp_dir.h"
+
 namespace broker {
 namespace {
 
@@ -230,7 +236,7 @@ std::vector<std::string> errors_of_two(std::string_view first, std::string_view 
 TEST(ConfigFile, RefusesTwoDevicesOnOneSocket) {
   EXPECT_THAT(errors_of_two("socket_path='/run/s'\nblk_file='/a'",
                             "socket_path='/run/x/../s'\nblk_file='/b'"),
-              ElementsAre(AllOf(StartsWith("c.toml:4:1: "), HasSubstr("socket_path '/run/s'"))));
+              ElementsAre(AllOf(StartsWith("c.toml:5:13: "), HasSubstr("socket_path '/run/s'"))));
 }
 
 TEST(ConfigFile, RefusesTwoDevicesOnOneFd) {
@@ -257,11 +263,123 @@ TEST(ConfigFile, RefusesTwoDevicesWithOneNameEvenWhereItWasNotChosen) {
 
 TEST(ConfigFile, LimitsTheNumberOfDevices) {
   std::string text;
-  for (int i = 0; i < 1025; ++i) {
+  for (std::size_t i = 0; i <= kDevicesMax; ++i) {
     const std::string n = std::to_string(i);
     text += "[[device]]\nsocket_path='/s" + n + "'\nblk_file='/d" + n + "'\n";
   }
-  EXPECT_THAT(errors_of(text), ElementsAre(HasSubstr("at most 1024 devices")));
+  EXPECT_THAT(errors_of(text), ElementsAre(HasSubstr("at most 16384 devices")));
+}
+
+TEST(ConfigFile, SaysWhereTheOtherDeviceIs) {
+  EXPECT_THAT(errors_of_two("socket_path='/a'\ntype='net'\ntap_name='t'",
+                            "socket_path='/b'\ntype='net'\nname='x'\ntap_name='t'"),
+              ElementsAre("c.toml:9:10: two devices have the tap_name 't' (the first is 't' at "
+                          "c.toml:1); give each its own"));
+}
+
+TEST(ConfigFile, RefusesTwoDevicesWithOneUid) {
+  EXPECT_THAT(errors_of_two("fd=3\nblk_file='/a'\nuid=7", "fd=4\nblk_file='/b'\nuid=7"),
+              ElementsAre(HasSubstr("uid '7'")));
+}
+
+// --- whose a device is ---
+
+TEST(ConfigFile, ReadsWhoseADeviceIs) {
+  const DeviceConfig device = device_with(
+      "tenant='blue'\nvm_name='web 1'\nvm_uuid='6A2F41A3-C54C-FCE8-32D2-0324E1C32E22'\nuid=4000");
+  EXPECT_EQ(device.tenant, "blue");
+  EXPECT_EQ(device.vm_name, "web 1");
+  EXPECT_EQ(device.vm_uuid, "6a2f41a3-c54c-fce8-32d2-0324e1c32e22");
+  EXPECT_EQ(device.uid, 4000u);
+}
+
+TEST(ConfigFile, RefusesAUuidThatIsNone) {
+  EXPECT_THAT(errors_with("vm_uuid='6a2f41a3-c54c-fce8-32d2_0324e1c32e22'"),
+              ElementsAre(AllOf(HasSubstr("vm_uuid must be a UUID"), HasSubstr("c.toml:4:9"))));
+}
+
+TEST(ConfigFile, RefusesATenantWithSpaces) {
+  EXPECT_THAT(errors_with("tenant='a b'"), ElementsAre(HasSubstr("tenant must be 1 to 64")));
+}
+
+TEST(ConfigFile, RefusesControlCharactersInAVmName) {
+  EXPECT_THAT(errors_with("vm_name=\"a\\nb\""), ElementsAre(HasSubstr("vm_name must be")));
+}
+
+TEST(ConfigFile, RefusesRootsUid) {
+  EXPECT_THAT(errors_with("uid=0"), ElementsAre(HasSubstr("uid must be a number from 1 to")));
+}
+
+// --- no device, and several files ---
+
+TEST(ConfigFile, NeedsNoDeviceWhereTheyCanBeAdded) {
+  EXPECT_THAT(config_of("control_socket='/run/c'").devices, SizeIs(0));
+  EXPECT_THAT(errors_of("control_socket='off'"), ElementsAre(HasSubstr("lists no device")));
+}
+
+// A file and its drop-in directory.
+class DropIns : public testing::Test {
+ protected:
+  void write(const std::string& name, const std::string& text) {
+    std::filesystem::create_directories(dir_.file("c.d"));
+    std::ofstream(dir_.file(name)) << text;
+  }
+  static std::string device(const std::string& name) {
+    return "[[device]]\nname='" + name + "'\nsocket_path='/" + name + ".sock'\nblk_file='/" + name +
+           "'\n";
+  }
+  FileAnswer read() { return read_config_file(dir_.file("c.toml")); }
+  fakes::TempDir dir_ = fakes::TempDir::for_sockets();
+};
+
+TEST_F(DropIns, ComeAfterTheFileInTheOrderOfTheirNames) {
+  write("c.toml", device("m"));
+  write("c.d/20.toml", device("b"));
+  write("c.d/10.toml", device("a") + "[broker]\nlog_level='warn'\n");
+  write("c.d/30.toml~", "not = [TOML");
+  const FileAnswer answer = read();
+  ASSERT_TRUE(answer) << testing::PrintToString(answer.error());
+  EXPECT_EQ(answer->log_level, "warn");
+  ASSERT_THAT(answer->devices, SizeIs(3));
+  EXPECT_EQ(answer->devices[0].name, "m");
+  EXPECT_EQ(answer->devices[1].name, "a");
+  EXPECT_EQ(answer->devices[2].name, "b");
+}
+
+TEST_F(DropIns, AreNamedWhereTheyAreWrong) {
+  write("c.toml", device("m"));
+  write("c.d/10.toml", device("a") + "nonsense=1\n");
+  const FileAnswer answer = read();
+  ASSERT_FALSE(answer);
+  EXPECT_THAT(answer.error(), ElementsAre(AllOf(StartsWith(dir_.file("c.d/10.toml") + ":5:1: "),
+                                                HasSubstr("there is no key 'nonsense'"))));
+}
+
+TEST_F(DropIns, MayNotRepeatADeviceOfTheFile) {
+  write("c.toml", device("m"));
+  write("c.d/10.toml", device("m"));
+  const FileAnswer answer = read();
+  ASSERT_FALSE(answer);
+  EXPECT_THAT(answer.error(),
+              ElementsAre(HasSubstr("name 'm' (the first is 'm' at " + dir_.file("c.toml") + ":1)"),
+                          HasSubstr("socket_path"), HasSubstr("blk_file")));
+}
+
+TEST_F(DropIns, MayNotRepeatAKeyOfTheBroker) {
+  write("c.toml", "log_level='info'\n" + device("m"));
+  write("c.d/10.toml", "log_level='warn'\n");
+  const FileAnswer answer = read();
+  ASSERT_FALSE(answer);
+  EXPECT_THAT(answer.error(), ElementsAre(HasSubstr("log_level is given more than once")));
+}
+
+TEST_F(DropIns, MayNotBeWritableByEverybody) {
+  write("c.toml", device("m"));
+  write("c.d/10.toml", device("a"));
+  std::filesystem::permissions(dir_.file("c.d/10.toml"), std::filesystem::perms(0666));
+  const FileAnswer answer = read();
+  ASSERT_FALSE(answer);
+  EXPECT_THAT(answer.error(), ElementsAre(AllOf(HasSubstr("10.toml"), HasSubstr("chmod o-w"))));
 }
 
 }  // namespace
