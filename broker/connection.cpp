@@ -135,6 +135,12 @@ CounterTotals Connection::counters() const {
   return sum;
 }
 
+std::uint64_t Connection::in_flight() const {
+  std::uint64_t sum = 0;
+  for (const auto& [queue, worker] : workers_) sum += worker->in_flight();
+  return sum;
+}
+
 std::uint32_t Connection::disk_os_errno() const {
   for (const auto& [queue, worker] : workers_) {
     if (const std::uint32_t found = worker->disk_os_errno(); found != 0) return found;

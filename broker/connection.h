@@ -78,6 +78,8 @@ class Connection final : private SessionRequests {
   void list_processes(std::vector<Process>& list) const;
   // Of all workers there were.
   [[nodiscard]] CounterTotals counters() const;
+  // Requests that workers have taken and not answered.
+  [[nodiscard]] std::uint64_t in_flight() const;
   // Why the disk failed last, where it did (Counter::kDiskErrors).
   [[nodiscard]] std::uint32_t disk_os_errno() const;
   // Tells the operator of queues whose disk does not answer.

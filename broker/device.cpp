@@ -1,10 +1,13 @@
 #include "broker/device.h"
 
+#include <cstring>
 #include <span>
 #include <utility>
 
 #include "broker/text.h"
+#include "common/addresses.h"
 #include "common/sys.h"
+#include "common/virtio_blk_wire.h"
 
 namespace broker {
 namespace {
@@ -49,6 +52,7 @@ void Device::held_long_enough() {
 void Device::serve(Visitor visitor) {
   log_.info("connection from " + visitor.name);
   facts_.model.hooks->vmm_came(facts_.model.session_start);
+  peer_ = visitor.peer;
   auto connection = common::Result<std::unique_ptr<Connection>>();
   // The session sends and waits as it likes; we never read from this socket.
   if (const auto blocking = common::set_nonblocking(visitor.socket.ref(), false); !blocking) {
@@ -87,15 +91,24 @@ void Device::next_or_finish() {
   next_timer_ = services_.loop.after(kTooOften, [this] { next_or_finish(); });
 }
 
-void Device::stop(std::chrono::milliseconds patience) {
+void Device::let_nobody_in() {
   stopping_ = true;
   doorway_->close();
   held_timer_.reset();
   next_timer_.reset();
   if (held_) services_.closer.close(std::move(held_->socket));
   held_.reset();
+}
+
+void Device::stop(std::chrono::milliseconds patience) {
+  let_nobody_in();
   if (connection_) return connection_->drain(patience);
   finish();
+}
+
+void Device::drain() {
+  let_nobody_in();
+  if (!connection_) finish();
 }
 
 void Device::finish() {
@@ -106,6 +119,20 @@ void Device::finish() {
 
 void Device::kill() {
   if (connection_) connection_->kill("the broker stops");
+}
+
+CounterTotals Device::counters() const {
+  CounterTotals sum = past_counters_;
+  if (connection_) add_counters(sum, connection_->counters());
+  return sum;
+}
+
+std::uint64_t Device::capacity_bytes() const {
+  if (facts_.model.kind != common::DeviceKind::kBlk) return 0;
+  common::blk::WireConfig space;
+  std::memcpy(&space, facts_.model.session_start.config.data(), sizeof(space));
+  const std::uint64_t high = space.capacity_sectors_high.get();
+  return (high << 32 | space.capacity_sectors_low.get()) * common::kSectorBytes;
 }
 
 void Device::list_processes(std::vector<Connection::Process>& list) const {

@@ -38,8 +38,27 @@ class Device {
   // Lets nobody in any more, and ends what is served: gently, and then not.
   void stop(std::chrono::milliseconds patience);
   void kill();
+  // Lets nobody in any more, and goes on with whom it serves.
+  void drain();
   [[nodiscard]] bool finished() const noexcept { return finished_; }
 
+  // Whom it serves; null where nobody.
+  [[nodiscard]] const Peer* peer() const noexcept {
+    return connection_ && !connection_->ending() ? &peer_ : nullptr;
+  }
+  [[nodiscard]] std::size_t worker_count() const noexcept {
+    return connection_ ? connection_->worker_count() : 0;
+  }
+  [[nodiscard]] std::uint64_t in_flight() const {
+    return connection_ ? connection_->in_flight() : 0;
+  }
+  // Of all it has served.
+  [[nodiscard]] CounterTotals counters() const;
+  // As the guest is told; 0 for what is no disk.
+  [[nodiscard]] std::uint64_t capacity_bytes() const;
+  [[nodiscard]] std::uint32_t queues_max() const noexcept {
+    return facts_.model.session_start.queues_max;
+  }
   void list_processes(std::vector<Connection::Process>& list) const;
   // The line of --stats-interval for what has happened since the last one; empty where nobody has
   // been served.
@@ -50,6 +69,7 @@ class Device {
   [[nodiscard]] std::string disk_errors_line();
 
  private:
+  void let_nobody_in();
   void arrive(Visitor visitor);
   void serve(Visitor visitor);
   void held_long_enough();
@@ -70,6 +90,7 @@ class Device {
   bool finished_ = false;
   std::unique_ptr<Doorway> doorway_;
   std::unique_ptr<Connection> connection_;
+  Peer peer_;                    // Of connection_.
   std::optional<Visitor> held_;  // Came while another was served.
   EventLoop::Registration held_timer_;
   EventLoop::Registration next_timer_;

@@ -2,22 +2,13 @@
 
 #include <string_view>
 
+#include "broker/control/command.h"
 #include "broker/settings.h"
 
 namespace broker {
 namespace {
 
 constexpr std::size_t kHelpColumn = 32;
-
-// "  --queue-size=N                most entries of …": the help on a line of its own where the
-// option reaches into its column.
-std::string option_line(std::string_view option, std::string_view help) {
-  std::string line = "  ";
-  line += option;
-  if (line.size() + 2 > kHelpColumn) line.append("\n").append(kHelpColumn, ' ');
-  if (line.size() < kHelpColumn) line.resize(kHelpColumn, ' ');
-  return line + std::string(help) + "\n";
-}
 
 std::string setting_lines(Scope scope, DeviceKinds kinds = kForAll) {
   std::string lines;
@@ -37,8 +28,10 @@ jailed process for every virtqueue.
   bulkhead blk --socket-path=PATH --blk-file=PATH [OPTION]...    serve one disk
   bulkhead net --socket-path=PATH --tap-name=NAME [OPTION]...    serve one network card
   bulkhead serve --config=FILE                                   serve what a TOML file lists
-  bulkhead posture --pid=N                                       show what jails running processes
-  bulkhead --version | --help
+  bulkhead posture                                               show what jails running processes
+)";
+
+constexpr std::string_view kGeneralEnd = R"(  bulkhead --version | --help
 
 'bulkhead COMMAND --help' lists the options of a command.
 )";
@@ -127,18 +120,22 @@ Exit status: 0 after a clean stop, 1 where it could not start, 2 where the usage
 )";
 
 constexpr std::string_view kPostureText =
-    R"(Usage: bulkhead posture --pid=N | --permissions
+    R"(Usage: bulkhead posture [NAME]... [--json] [--control-socket=PATH]
+       bulkhead posture --pid=N | --permissions
 
-Shows what jails process N and everything it started, read from the kernel's own view of them. Give
-the pid of a broker to see all its sessions and workers. Layers are enforced, degraded or absent,
-and the reason stands beside them; what may not be looked at is unknown: then run this as root.
+Shows what jails a broker, or only the sessions and workers of the devices that are named, or
+process N and everything it started: read from the kernel's own view of them. Layers are enforced,
+degraded or absent, and the reason stands beside them; what may not be looked at is unknown: then
+run this as root.
 
+  --control-socket=PATH         the operator's socket of the broker [/run/bulkhead/control.sock]
+  --json                        for programs: one JSON object, bulkhead-status(8)
   --pid=N                       the process
   --permissions                 print what each kind of process may do once it is sealed, as built
                                 into this program: every system call, with the arguments checked
   --help                        this text
 
-Exit status: 0, or 1 where there is no such process.
+Exit status: 0, or 1 where there is no such process, device or broker, 2 for wrong usage.
 )";
 
 std::string device_help(std::string_view usage, DeviceKinds kinds, std::string_view end) {
@@ -150,7 +147,17 @@ std::string device_help(std::string_view usage, DeviceKinds kinds, std::string_v
 
 }  // namespace
 
-std::string general_help() { return std::string(kGeneral); }
+std::string option_line(std::string_view option, std::string_view help) {
+  std::string line = "  ";
+  line += option;
+  if (line.size() + 2 > kHelpColumn) line.append("\n").append(kHelpColumn, ' ');
+  if (line.size() < kHelpColumn) line.resize(kHelpColumn, ' ');
+  return line + std::string(help) + "\n";
+}
+
+std::string general_help() {
+  return std::string(kGeneral) + control::operator_summaries() + std::string(kGeneralEnd);
+}
 
 std::string blk_help() { return device_help(kBlkUsage, kForBlk, kBlkEnd); }
 

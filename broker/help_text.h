@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 namespace broker {
 
@@ -10,5 +11,9 @@ namespace broker {
 [[nodiscard]] std::string net_help();
 [[nodiscard]] std::string serve_help();
 [[nodiscard]] std::string posture_help();
+
+// "  --queue-size=N                most entries of …": the help on a line of its own where the
+// option reaches into its column.
+[[nodiscard]] std::string option_line(std::string_view option, std::string_view help);
 
 }  // namespace broker

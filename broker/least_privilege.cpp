@@ -37,6 +37,8 @@ bool reaches_into_others_directories(const DeviceConfig& device) {
 }  // namespace
 
 std::vector<unsigned> needed_capabilities(const BrokerConfig& config, const Host& host) {
+  // Where there is an operator's socket, devices can be added that nobody knows of yet.
+  const std::string control = config.control_socket.value_or("");
   std::vector<unsigned> needed;
   if (host.may_change_ids) {
     needed.push_back(CAP_SETUID);  // Sessions and workers get a uid of their own:
@@ -57,12 +59,14 @@ std::vector<unsigned> needed_capabilities(const BrokerConfig& config, const Host
     return device.engine != EngineChoice::kFallback;
   };
   if (host.uring.engine_possible &&
-      std::any_of(config.devices.begin(), config.devices.end(), may_use_rings)) {
+      (!control.empty() ||
+       std::any_of(config.devices.begin(), config.devices.end(), may_use_rings))) {
     // A ring that is made without it counts against RLIMIT_MEMLOCK, which all rings of a user share
     // and which is 8 MiB on most hosts: enough for some 90 workers.
     needed.push_back(CAP_IPC_LOCK);
   }
-  if (std::any_of(config.devices.begin(), config.devices.end(), reaches_into_others_directories)) {
+  if (std::any_of(config.devices.begin(), config.devices.end(), reaches_into_others_directories) ||
+      (!control.empty() && directory_is_anothers(control))) {
     needed.push_back(CAP_DAC_OVERRIDE);  // --client connects, and stopping removes a socket, there.
   }
   return needed;

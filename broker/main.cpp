@@ -20,6 +20,7 @@
 #include <variant>
 #include <vector>
 
+#include "broker/control/run.h"
 #include "broker/log.h"
 #include "broker/options.h"
 #include "broker/print_posture.h"
@@ -62,6 +63,11 @@ int run(const broker::PrintAndExit& command) {
 }
 
 int run(const broker::RunPosture& command) { return broker::print_posture(command.pid); }
+
+int run(const broker::control::RunOperator& command) {
+  if (command.command == "posture") return broker::control::run_posture(command);
+  return broker::control::find_operator_command(command.command)->run(command);
+}
 
 int run(const broker::RunServe& command) {
   // A VMM that goes away while something is written to it must not end us.

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <functional>
 #include <limits>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "broker/config_file.h"
+#include "broker/control/command.h"
 #include "broker/help_text.h"
 #include "broker/settings.h"
 #include "broker/systemd.h"
@@ -232,7 +234,90 @@ Outcome parse_serve(const Words& words) {
   DeviceConfig unused;
   const auto errors = store_settings(given, Destination{serve.config, unused});
   if (!errors.empty()) return fail(usage_error(errors));
+  serve.config.control_by_default = true;
   return serve;
+}
+
+// The names among the words, which are taken out: what neither is an option nor the value of one.
+Words take_names(Words& words, std::span<const OptionName> options) {
+  Words names;
+  Words rest;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    if (words[i].starts_with("-")) {
+      rest.push_back(words[i]);
+      if (takes_value(options, words[i]) && i + 1 < words.size()) rest.push_back(words[++i]);
+    } else {
+      names.push_back(words[i]);
+    }
+  }
+  words = std::move(rest);
+  return names;
+}
+
+Result<void, UsageError> check_names(const control::OperatorCommand& command, const Words& names) {
+  const std::string usage = "bulkhead " + std::string(command.name);
+  if (command.names == control::Names::kNone && !names.empty()) {
+    return fail(usage_error({"do not know what to do with " + in_quotes(names.front()) + "; '" +
+                             usage + " --help' lists all"}));
+  }
+  if (command.names == control::Names::kSome && names.empty()) {
+    return fail(usage_error({command.name == "add" ? usage + " needs a type: blk or net"
+                                                   : usage + " needs the name of a device"}));
+  }
+  for (const std::string& name : names) {
+    BrokerConfig unused;
+    DeviceConfig device;
+    const Destination to{unused, device};
+    if (const auto legal = find_setting("name")->set(to, name); !legal) {
+      return fail(usage_error({"the name of a device " + legal.error()}));
+    }
+  }
+  return {};
+}
+
+Outcome parse_operator(const control::OperatorCommand& command, Words words) {
+  if (contains(words, "--help") || contains(words, "-h")) {
+    return PrintAndExit{control::operator_help(command)};
+  }
+  std::vector<OptionName> options;
+  for (const auto& option : command.options) options.push_back({option.name, option.value.empty()});
+  control::RunOperator run;
+  run.command = command.name;
+  run.names = take_names(words, options);
+  TRY(check_names(command, run.names));
+  TRY_LET(const std::vector<Given> given, split_options(words, options, command.name));
+  for (const Given& one : given) {
+    for (const auto& option : command.options) {
+      if (option.name != one.name) continue;
+      if (const auto set = option.set(run, one.values.back()); !set) {
+        return fail(usage_error({"--" + std::string(one.name) + " " + set.error()}));
+      }
+    }
+  }
+  return run;
+}
+
+Outcome parse_posture_of_broker(Words words) {
+  static constexpr std::array kOptions = {
+      control::OperatorOption{"json", "", "",
+                              [](control::RunOperator& run, std::string_view) -> Answer<void> {
+                                run.json = true;
+                                return {};
+                              }},
+      control::OperatorOption{
+          "control-socket", "PATH", "",
+          [](control::RunOperator& run, std::string_view value) -> Answer<void> {
+            run.socket = value;
+            return {};
+          }}};
+  return parse_operator({"posture", control::Names::kAny, "", "", kOptions, nullptr},
+                        std::move(words));
+}
+
+bool names_process(const Words& words) {
+  return std::any_of(words.begin(), words.end(), [](const std::string& word) {
+    return word == "--pid" || word.starts_with("--pid=");
+  });
 }
 
 Outcome parse_posture(const Words& words) {
@@ -241,13 +326,9 @@ Outcome parse_posture(const Words& words) {
     return PrintAndExit{policy::permissions_text(policy::kAllProfiles) + "\n" +
                         policy::permissions_text(policy::kBrokerProfile)};
   }
+  if (!names_process(words)) return parse_posture_of_broker(words);
   constexpr OptionName kOptions[] = {{"pid"}};
   TRY_LET(const std::vector<Given> given, split_options(words, kOptions, "posture"));
-  if (given.empty()) {
-    return fail(
-        usage_error({"posture needs --pid=N: the process to look at, usually a broker; or "
-                     "--permissions: what each kind of process may do"}));
-  }
   const std::string& text = given.front().values.back();
   pid_t pid = 0;
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), pid);
@@ -258,11 +339,12 @@ Outcome parse_posture(const Words& words) {
 }
 
 Outcome unknown_command(const std::string& word) {
-  constexpr std::string_view kCommands[] = {"blk",     "net",    "serve",
+  std::vector<std::string_view> commands = {"blk",     "net",    "serve",
                                             "posture", "--help", "--version"};
+  for (const auto& command : control::operator_commands()) commands.push_back(command.name);
   const std::string what = word.starts_with("-") ? "option" : "command";
   std::string line = "there is no " + what + " " + in_quotes(word);
-  const std::string_view meant = nearest(word, kCommands);
+  const std::string_view meant = nearest(word, commands);
   if (!meant.empty()) line += "; did you mean " + std::string(meant) + "?";
   return fail(usage_error({line + " ('bulkhead --help' lists all)"}));
 }
@@ -298,6 +380,9 @@ Outcome parse_command(std::span<const std::string> arguments, int listen_fds) {
   }
   if (command == "serve") return parse_serve(words);
   if (command == "posture") return parse_posture(words);
+  if (const auto* found = control::find_operator_command(command)) {
+    return parse_operator(*found, words);
+  }
   return unknown_command(command);
 }
 

@@ -8,6 +8,7 @@
 #include <variant>
 
 #include "broker/config.h"
+#include "broker/control/command.h"
 
 namespace broker {
 
@@ -21,7 +22,7 @@ struct RunServe {
 struct RunPosture {
   pid_t pid = -1;
 };
-using Command = std::variant<PrintAndExit, RunServe, RunPosture>;
+using Command = std::variant<PrintAndExit, RunServe, RunPosture, control::RunOperator>;
 
 // Why there is no command: the lines for stderr, and the exit code (2: wrong usage).
 struct UsageError {

@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,18 +15,17 @@
 #include <vector>
 
 #include "broker/audit_reader.h"
-#include "broker/blk_config.h"
-#include "broker/calibrate.h"
+#include "broker/control/desk.h"
+#include "broker/control/messages.h"
+#include "broker/control/server.h"
 #include "broker/device.h"
+#include "broker/device_maker.h"
 #include "broker/event_loop.h"
+#include "broker/fleet.h"
 #include "broker/foreign_close.h"
 #include "broker/host.h"
 #include "broker/jailer.h"
 #include "broker/least_privilege.h"
-#include "broker/net_config.h"
-#include "broker/open_disk.h"
-#include "broker/open_tap.h"
-#include "broker/posture_probe.h"
 #include "broker/program_files.h"
 #include "broker/ring_messenger.h"
 #include "broker/services.h"
@@ -35,7 +33,6 @@
 #include "broker/stats_report.h"
 #include "broker/systemd.h"
 #include "broker/text.h"
-#include "broker/uid_range.h"
 #include "common/startup_pages.h"
 #include "policy/posture.h"
 
@@ -60,7 +57,10 @@ std::string error_text(const common::Error& error) {
 class Broker {
  public:
   Broker(const BrokerConfig& config, Log& log)
-      : config_(config), log_(log), manager_(ServiceManager::from_environment()) {}
+      : config_(config),
+        log_(log),
+        manager_(ServiceManager::from_environment()),
+        maker_(log, config.posture) {}
 
   [[nodiscard]] Answer<void> start();
   [[nodiscard]] int run();
@@ -69,17 +69,18 @@ class Broker {
   // The stages of start().
   [[nodiscard]] Answer<void> make_loop();
   [[nodiscard]] Answer<void> open_backings();
-  [[nodiscard]] Answer<DeviceModel> make_model(const DeviceConfig& config);
   [[nodiscard]] Answer<void> open_doorways();
   [[nodiscard]] Answer<void> look_around();
   [[nodiscard]] Answer<void> choose_engines();
   [[nodiscard]] Answer<void> check_posture();
   [[nodiscard]] Answer<void> give_up();
   [[nodiscard]] Answer<void> open_devices();
+  [[nodiscard]] Answer<void> listen_to_operators();
+  [[nodiscard]] Answer<void> serve_operators();
   void say_ready();
   void say_alive(std::chrono::microseconds interval);
 
-  [[nodiscard]] bool strict() const { return config_.posture == PostureDemand::kStrict; }
+  [[nodiscard]] bool strict() const { return maker_.strict(); }
   [[nodiscard]] bool looks_before_listening() const;
 
   // Events of the loop.
@@ -90,20 +91,10 @@ class Broker {
   void log_stats();
   void look_at_disks();
 
-  // What becomes a Device.
-  struct Plan {
-    DeviceFacts facts;
-    EngineDecision engine;
-    common::LayerResults posture{};
-    std::unique_ptr<Doorway> doorway;
-  };
-  void log_start(const Plan& plan);
-
   const BrokerConfig& config_;
   Log& log_;
   ServiceManager manager_;
-  TscClock clock_;
-  UidRange uids_;
+  DeviceMaker maker_;
   std::unique_ptr<EventLoop> loop_;
   std::optional<Signals> signals_;
   std::optional<Programs> programs_;  // Until there is a jailer.
@@ -113,8 +104,10 @@ class Broker {
   std::unique_ptr<RingMessenger> messenger_;
   std::unique_ptr<AuditReader> audit_;
   std::optional<Services> services_;
-  std::vector<Plan> plans_;  // As config_.devices, until open_devices().
-  std::vector<std::unique_ptr<Device>> devices_;
+  std::vector<DevicePlan> plans_;  // As config_.devices, until open_devices().
+  std::optional<Fleet> fleet_;
+  std::unique_ptr<control::Server> control_;  // Null where there is no operator's socket.
+  std::optional<control::Desk> desk_;
   bool stopping_ = false;
   std::chrono::steady_clock::time_point stats_since_;
   EventLoop::Registration stats_timer_;
@@ -138,11 +131,13 @@ Answer<void> Broker::start() {
     TRY(check_posture());
   }
   TRY(open_doorways());
+  TRY(listen_to_operators());
   if (!strict()) say_ready();
   if (!look_first) TRY(look_around());
   TRY(give_up());
   TRY(check_posture());  // As it is now that the broker has less, too.
   TRY(open_devices());
+  TRY(serve_operators());
   if (strict()) say_ready();
   return {};
 }
@@ -164,46 +159,20 @@ Answer<void> Broker::make_loop() {
   return {};
 }
 
-// The one place that chooses by type.
-Answer<DeviceModel> Broker::make_model(const DeviceConfig& config) {
-  auto tsc_per_us = [this] { return clock_.ticks_per_us(); };
-  if (config.kind == common::DeviceKind::kNet) {
-    TRY_LET(Tap tap, open_tap(config));
-    return make_net_model(std::move(tap), config, std::move(tsc_per_us));
-  }
-  TRY_LET(Disk disk, open_disk(config));
-  if (disk.unserved_bytes != 0) {
-    log_.warn(config.name, "the last " + std::to_string(disk.unserved_bytes) + " bytes of " +
-                               in_quotes(disk.path) + " are not served: they fill no block");
-  }
-  if (!disk.durable_writes) {
-    log_.warn(config.name, in_quotes(disk.path) +
-                               " is on FUSE, where the kernel does not make single direct writes "
-                               "durable: a guest cannot switch its write cache off; with "
-                               "--direct=off it can");
-  }
-  return make_blk_model(std::move(disk), config, std::move(tsc_per_us));
-}
-
 Answer<void> Broker::open_backings() {
   for (const DeviceConfig& config : config_.devices) {
-    auto model = make_model(config);
-    if (!model) return common::fail(config.name + ": " + model.error());
-    Plan plan;
-    plan.facts.name = config.name;
-    plan.facts.model = *std::move(model);
-    plan.facts.restart_after_violation = config.restart_after_violation;
-    plan.facts.uid = uids_.pick(plan.facts.model.backing_device, plan.facts.model.backing_inode);
-    plans_.push_back(std::move(plan));
+    auto plan = maker_.open_backing(config);
+    if (!plan) return common::fail(config.name + ": " + plan.error());
+    plans_.push_back(*std::move(plan));
   }
   return {};
 }
 
 Answer<void> Broker::open_doorways() {
-  for (std::size_t i = 0; i < plans_.size(); ++i) {
-    auto doorway = Doorway::make(config_.devices[i]);
-    if (!doorway) return common::fail(plans_[i].facts.name + ": " + doorway.error());
-    plans_[i].doorway = *std::move(doorway);
+  for (DevicePlan& plan : plans_) {
+    if (const auto opened = maker_.open_doorway(plan); !opened) {
+      return common::fail(plan.facts.name + ": " + opened.error());
+    }
   }
   return {};
 }
@@ -230,48 +199,17 @@ Answer<void> Broker::choose_engines() {
       host_->uring = {false, false, messenger.error().what, messenger.error().os_errno};
     }
   }
-  for (std::size_t i = 0; i < plans_.size(); ++i) {
-    Plan& plan = plans_[i];
-    policy::UringSupport uring = host_->uring;
-    if (uring.engine_possible && !plan.facts.model.uring_objection.empty()) {
-      uring = {false, false, plan.facts.model.uring_objection.c_str(), EOPNOTSUPP};
+  for (DevicePlan& plan : plans_) {
+    if (const auto chosen = maker_.choose_engine(plan, *host_); !chosen) {
+      return common::fail(plan.facts.name + ": " + chosen.error());
     }
-    auto engine = choose_engine(config_.devices[i].engine, uring);
-    if (!engine) return common::fail(plan.facts.name + ": " + engine.error());
-    plan.engine = *std::move(engine);
-    plan.facts.engine = plan.engine.kind;
-    plan.facts.may_fall_back = config_.devices[i].engine == EngineChoice::kAuto;
-    plan.facts.model.session_start.call_swap_in_place =
-        plan.engine.kind == common::EngineKind::kIoUring && host_->uring.message_fds ? 1 : 0;
   }
   return {};
 }
 
-// Each kind of worker once, however many devices have it.
 Answer<void> Broker::check_posture() {
-  std::map<const policy::Profile*, common::LayerResults> known;
-  for (Plan& plan : plans_) {
-    const auto profiles = plan.facts.model.worker_profiles(plan.facts.engine);
-    for (const policy::Profile* profile : profiles) {
-      if (known.contains(profile)) continue;
-      TRY_LET(known[profile],
-              probe_posture(*jailer_, plan.facts.uid, plan.facts.model.kind, *profile));
-    }
-    plan.posture = known[profiles.front()];
-    for (const policy::Profile* profile : profiles) {
-      plan.posture = weaker_posture(plan.posture, known[profile]);
-    }
-    if (!strict()) continue;
-    std::string missing;
-    for (const std::string& layer : missing_for_strict(plan.posture)) {
-      missing += (missing.empty() ? "" : "; ") + layer;
-    }
-    if (!missing.empty()) {
-      return common::fail("posture is below strict: " + missing +
-                          "; give the broker what is missing, or use --require-posture=any to "
-                          "serve without it");
-    }
-  }
+  maker_.forget_postures();
+  for (DevicePlan& plan : plans_) TRY(maker_.check_posture(plan, *jailer_));
   return {};
 }
 
@@ -282,14 +220,11 @@ Answer<void> Broker::give_up() {
 }
 
 Answer<void> Broker::open_devices() {
-  for (std::size_t i = 0; i < plans_.size(); ++i) {
-    log_start(plans_[i]);
-    devices_.push_back(std::make_unique<Device>(*services_, std::move(plans_[i].facts),
-                                                std::move(plans_[i].doorway)));
-    const auto opened = devices_.back()->open([this] { stop_if_all_finished(); });
-    if (!opened) {
-      return common::fail(config_.devices[i].name + ": " + error_text(opened.error()));
-    }
+  fleet_.emplace(*services_, maker_, *host_, [this] { stop_if_all_finished(); });
+  for (DevicePlan& plan : plans_) {
+    const std::string name = plan.facts.name;
+    const auto opened = fleet_->admit(std::move(plan), Origin::kFile);
+    if (!opened) return common::fail(name + ": " + opened.error());
   }
   plans_.clear();
   look_at_disks();
@@ -301,11 +236,31 @@ Answer<void> Broker::open_devices() {
   return {};
 }
 
-void Broker::log_start(const Plan& plan) {
-  std::string engine = engine_name(plan.engine.kind);
-  if (!plan.engine.why.empty()) engine += " (" + plan.engine.why + ")";
-  log_.info(plan.facts.name, "serving " + plan.facts.model.summary + ", engine " + engine + ", " +
-                                 plan.doorway->describe() + "; " + posture_summary(plan.posture));
+// A socket that was asked for must be had. The one of `serve` that was not is the first broker's
+// that can have it.
+Answer<void> Broker::listen_to_operators() {
+  const std::string path =
+      config_.control_socket.value_or(config_.control_by_default ? control::kDefaultSocket : "");
+  if (path.empty()) return {};
+  auto made = control::Server::make(config_, path);
+  if (made) {
+    control_ = *std::move(made);
+    return {};
+  }
+  if (config_.control_socket) return common::fail(std::move(made).error());
+  log_.info("", made.error() + "; without --control-socket=PATH nobody can ask this broker");
+  return {};
+}
+
+Answer<void> Broker::serve_operators() {
+  if (!control_) return {};
+  desk_.emplace(*control_, *fleet_, log_, control::Desk::Facts{strict(), config_.state_dir, [this] {
+                                                                 loop_->post([this] { stop(); });
+                                                               }});
+  if (const auto opened = control_->open(*services_, *desk_); !opened) {
+    return common::fail("operator's socket: " + error_text(opened.error()));
+  }
+  return {};
 }
 
 void Broker::say_ready() {
@@ -340,41 +295,40 @@ void Broker::on_signal(Signal signal) {
 void Broker::stop() {
   if (std::exchange(stopping_, true)) {
     // Asked twice: no more patience.
-    for (const auto& device : devices_) device->kill();
+    fleet_->kill_all();
     return;
   }
   log_.info("", "stopping: workers finish what they have taken");
   manager_.notify("STOPPING=1");
+  if (control_) control_->close();
   stats_timer_.reset();
   look_timer_.reset();
-  kill_timer_ = loop_->after(kStopKill, [this] {
-    for (const auto& device : devices_) device->kill();
-  });
+  kill_timer_ = loop_->after(kStopKill, [this] { fleet_->kill_all(); });
   // What does not die by SIGKILL hangs in the kernel: it dies with its disk, not by our waiting.
   limit_timer_ = loop_->after(kStopLimit, [this] {
-    for (const auto& device : devices_) {
-      if (device->finished()) continue;
-      log_.error(device->name(),
+    for (const auto& [name, served] : fleet_->all()) {
+      if (!served.device || served.device->finished()) continue;
+      log_.error(name,
                  "processes of it do not end: they wait in the kernel for its disk, "
                  "and are left behind");
     }
     loop_->stop();
   });
-  for (const auto& device : devices_) device->stop(kStopDrain);
+  fleet_->stop_all(kStopDrain);
   stop_if_all_finished();
 }
 
 void Broker::stop_if_all_finished() {
-  const bool all = std::all_of(devices_.begin(), devices_.end(),
-                               [](const auto& device) { return device->finished(); });
-  if (all) loop_->stop();
+  if (fleet_->all_finished() && (stopping_ || !fleet_->was_changed())) loop_->stop();
 }
 
 void Broker::log_postures() {
   std::vector<policy::ProcessPosture> postures;
   if (auto own = policy::read_posture(::getpid(), nullptr)) postures.push_back(*std::move(own));
   std::vector<Connection::Process> processes;
-  for (const auto& device : devices_) device->list_processes(processes);
+  for (const auto& [name, served] : fleet_->all()) {
+    if (served.device) served.device->list_processes(processes);
+  }
   for (const Connection::Process& process : processes) {
     // One that ends while we look has no posture any more.
     auto posture = host_->may_change_ids && (host_->namespaces.flags & CLONE_NEWUSER) != 0
@@ -395,10 +349,11 @@ void Broker::log_postures() {
 // A worker cannot say anything, so it is looked at: one line per device and look at most, however
 // much fails.
 void Broker::look_at_disks() {
-  for (const auto& device : devices_) {
-    device->look_for_change();
-    if (const std::string line = device->disk_errors_line(); !line.empty()) {
-      log_.error(device->name(), line);
+  for (const auto& [name, served] : fleet_->all()) {
+    if (!served.device) continue;
+    served.device->look_for_change();
+    if (const std::string line = served.device->disk_errors_line(); !line.empty()) {
+      log_.error(name, line);
     }
   }
   look_timer_ = loop_->after(kLookInterval, [this] { look_at_disks(); });
@@ -408,9 +363,10 @@ void Broker::log_stats() {
   const auto now = std::chrono::steady_clock::now();
   const double seconds = std::chrono::duration<double>(now - stats_since_).count();
   stats_since_ = now;
-  for (const auto& device : devices_) {
-    if (const std::string line = device->stats_line(seconds); !line.empty()) {
-      log_.info(device->name(), line);
+  for (const auto& [name, served] : fleet_->all()) {
+    if (!served.device) continue;
+    if (const std::string line = served.device->stats_line(seconds); !line.empty()) {
+      log_.info(name, line);
     }
   }
   stats_timer_ =

@@ -196,14 +196,16 @@ Answer<void> give_access(FdRef file, const DeviceConfig& config, uid_t owner, gi
 
 }  // namespace
 
-Answer<Listener> listen_on(const DeviceConfig& config) {
+Answer<Listener> listen_on(const DeviceConfig& config) { return listen_on(config, SOCK_STREAM); }
+
+Answer<Listener> listen_on(const DeviceConfig& config, int type) {
   TRY_LET(const sockaddr_un address, address_of(config.socket_path));
   TRY_LET(const uid_t owner, find_user(config.socket_owner));
   TRY_LET(const gid_t group, find_group(config.socket_group));
   TRY(make_way(config.socket_path));
 
   Listener listener;
-  Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  Fd fd(::socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   // bind() gives the file the mode of the socket itself: with none, nobody gets in until the owner
   // is right, and no umask has to be changed for the whole process.
   if (!fd.valid() || ::fchmod(fd.ref().number, 0) != 0) {

@@ -24,6 +24,8 @@ struct Listener {
 // Listens on `config.socket_path`. A socket file that nobody serves any more is replaced; one that
 // somebody serves, and anything that is no socket (a symbolic link too), is refused. Owner, group
 // and mode are set before anybody they keep out could connect.
+// `type`: SOCK_STREAM, as vhost-user has it, or SOCK_SEQPACKET.
+[[nodiscard]] Answer<Listener> listen_on(const DeviceConfig& config, int type);
 [[nodiscard]] Answer<Listener> listen_on(const DeviceConfig& config);
 
 // Removes the socket file if it is still the one that listen_on() made.

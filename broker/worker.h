@@ -75,6 +75,9 @@ class Worker {
 
   [[nodiscard]] pid_t pid() const noexcept { return process_.child.pid; }
   [[nodiscard]] common::LayerResults layers() const { return reported_layers(process_.page()); }
+  [[nodiscard]] std::uint32_t in_flight() const {
+    return process_.page().in_flight.load(std::memory_order_relaxed);
+  }
   [[nodiscard]] CounterTotals counters() const { return read_counters(process_.page()); }
   // See stall_watch.h.
   [[nodiscard]] std::string look_for_stall();

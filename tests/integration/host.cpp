@@ -29,7 +29,7 @@ void Host::start_blk(const Disk& disk, const std::vector<common::FdRef>& inherit
   broker_->wait_ready();
 }
 
-void Host::serve_all(const std::vector<Disk>& disks) {
+void Host::serve_all(const std::vector<Disk>& disks, const std::vector<std::string>& options) {
   const std::string path = file("bulkhead.toml");
   std::ofstream config(path);
   for (const Disk& disk : disks) {
@@ -40,7 +40,9 @@ void Host::serve_all(const std::vector<Disk>& disks) {
     for (const std::string& line : disk.options) config << line << "\n";
   }
   config.close();
-  run({"serve", "--config=" + path});
+  std::vector<std::string> arguments = {"serve", "--config=" + path};
+  arguments.insert(arguments.end(), options.begin(), options.end());
+  run(arguments);
   broker_->wait_ready();
 }
 

@@ -45,7 +45,7 @@ class Host {
   // `bulkhead blk` with one disk; returns once it listens.
   void serve(const Disk& disk = {}) { start_blk(disk, {}); }
   // `bulkhead serve` with several.
-  void serve_all(const std::vector<Disk>& disks);
+  void serve_all(const std::vector<Disk>& disks, const std::vector<std::string>& options = {});
   // `bulkhead` with these arguments and descriptors, whatever they are; not awaited.
   void run(const std::vector<std::string>& arguments,
            const std::vector<common::FdRef>& inherit = {});

@@ -9,6 +9,7 @@
 namespace broker {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -196,9 +197,39 @@ TEST(Options, PostureTakesAPid) {
   const Parsed parsed = parse({"posture", "--pid=42"});
   ASSERT_TRUE(parsed) << parsed.error().text;
   EXPECT_EQ(std::get<RunPosture>(*parsed).pid, 42);
-  EXPECT_THAT(error_of(parse({"posture"})), HasSubstr("--pid=N"));
   EXPECT_THAT(error_of(parse({"posture", "--pid=0"})), HasSubstr("'0'"));
   EXPECT_THAT(error_of(parse({"posture", "--pid=12x"})), HasSubstr("'12x'"));
+}
+
+control::RunOperator operator_of(const Parsed& parsed) {
+  const auto* run = parsed ? std::get_if<control::RunOperator>(&*parsed) : nullptr;
+  if (run != nullptr) return *run;
+  ADD_FAILURE() << error_of(parsed);
+  return {};
+}
+
+TEST(Options, PostureAsksTheBrokerWhereNoPidIsGiven) {
+  const control::RunOperator run = operator_of(parse({"posture", "vda", "--json"}));
+  EXPECT_EQ(run.command, "posture");
+  EXPECT_THAT(run.names, ElementsAre("vda"));
+  EXPECT_TRUE(run.json);
+}
+
+TEST(Options, OperatorsCommandsTakeNamesAndOptionsInAnyOrder) {
+  const control::RunOperator run =
+      operator_of(parse({"remove", "vda", "--control-socket", "/run/c", "vdb", "--force"}));
+  EXPECT_THAT(run.names, ElementsAre("vda", "vdb"));
+  EXPECT_EQ(run.socket, "/run/c");
+  EXPECT_TRUE(run.force);
+}
+
+TEST(Options, OperatorsCommandsSayWhatIsWrong) {
+  EXPECT_THAT(error_of(parse({"remove"})), HasSubstr("needs the name of a device"));
+  EXPECT_THAT(error_of(parse({"status", "vda"})), HasSubstr("do not know what to do with 'vda'"));
+  EXPECT_THAT(error_of(parse({"list", "a b"})), HasSubstr("name of a device must be 1 to 64"));
+  EXPECT_THAT(error_of(parse({"list", "--forse"})), HasSubstr("there is no option '--forse'"));
+  EXPECT_THAT(error_of(parse({"remov", "vda"})), HasSubstr("did you mean remove?"));
+  EXPECT_THAT(error_of(parse({"list", "--control-socket="})), HasSubstr("needs a value"));
 }
 
 // --- mistakes ---

@@ -1,0 +1,117 @@
+#include "broker/control/client.h"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <cerrno>
+
+#include "broker/text.h"
+#include "common/ipc/channel.h"
+
+namespace broker::control {
+namespace {
+
+using common::fail;
+
+std::string connect_failed(const std::string& path, int os_errno) {
+  const std::string what = "cannot reach a broker at " + in_quotes(path) + ": ";
+  switch (os_errno) {
+    case ENOENT:
+    case ECONNREFUSED:
+      return what + "nobody listens there; start bulkhead serve, or give its --control-socket=PATH";
+    case EACCES:
+    case EPERM:
+      return what + "this user may not reach the socket's directory; be root";
+    case EPROTOTYPE:
+      return what + "that is a device's socket, not the operator's";
+    default:
+      return what + errno_text(os_errno);
+  }
+}
+
+}  // namespace
+
+Name name_room(std::string_view name) noexcept {
+  Name room{};
+  put_text(room, name);
+  return room;
+}
+
+Answer<Client> Client::connect(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof(address.sun_path)) {
+    return fail("--control-socket must have 1 to " + std::to_string(sizeof(address.sun_path) - 1) +
+                " bytes, not " + in_quotes(path));
+  }
+  path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+  common::Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  if (!fd.valid()) return fail("cannot make a unix socket: " + errno_text(errno));
+  if (::connect(fd.ref().number, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) !=
+      0) {
+    return fail(connect_failed(path, errno));
+  }
+  return Client(std::move(fd), path);
+}
+
+Answer<std::vector<std::byte>> Client::exchange(std::span<const std::byte> request,
+                                                std::span<const common::FdRef> fds) {
+  // One that refuses us has said why and closed before we ask: its words are still there.
+  const auto sent = common::ipc::send_bytes(socket_.ref(), request, fds, true);
+  std::vector<std::byte> packet(kMessageBytesMax);
+  common::ipc::FdList unwanted;
+  const auto received = common::ipc::receive(socket_.ref(), packet, unwanted, true);
+  if (!received || received->arrival != common::ipc::Arrival::kData) {
+    const int os_errno = !sent ? sent.error().os_errno : received ? 0 : received.error().os_errno;
+    return fail("the broker at " + in_quotes(path_) + " has ended the connection" +
+                (os_errno == 0 ? std::string() : ": " + errno_text(os_errno)) +
+                "; its log says why");
+  }
+  packet.resize(received->bytes);
+  return packet;
+}
+
+Answer<Told> Client::told_of(std::span<const std::byte> packet) const {
+  if (const auto answer = as<Told>(packet)) return *answer;
+  return fail(
+      "the broker at " + in_quotes(path_) +
+      " speaks another version of this protocol; use the bulkhead that it was started from");
+}
+
+std::string Client::words_of(const Told& answer) {
+  const std::string text = clean_text(shown(answer.text));
+  switch (static_cast<Outcome>(answer.outcome)) {
+    case Outcome::kRefused:
+      return "refused: " + text;
+    case Outcome::kMalformed:
+      return "the broker does not understand this request (" + text +
+             "); use the bulkhead that it was started from";
+    case Outcome::kDone:
+    case Outcome::kNotFound:
+    case Outcome::kFailed:
+      break;
+  }
+  return text;
+}
+
+Answer<std::vector<DeviceReply>> Client::devices() {
+  std::vector<DeviceReply> all;
+  AskDevice next;
+  next.next = 1;
+  while (true) {
+    TRY_LET(const std::optional<DeviceReply> reply, ask<DeviceReply>(next));
+    if (!reply) return all;
+    all.push_back(*reply);
+    next.name = reply->name;
+  }
+}
+
+Answer<DeviceReply> Client::device(const std::string& name) {
+  AskDevice exact;
+  exact.name = name_room(name);
+  TRY_LET(const std::optional<DeviceReply> reply, ask<DeviceReply>(exact));
+  if (reply) return *reply;
+  return fail("there is no device " + in_quotes(name) + " ('bulkhead list' shows all)");
+}
+
+}  // namespace broker::control

@@ -1,0 +1,122 @@
+#include "broker/control/command.h"
+
+#include <array>
+
+#include "broker/control/run.h"
+#include "broker/help_text.h"
+#include "broker/setting_values.h"
+#include "broker/settings.h"
+
+namespace broker::control {
+namespace {
+
+template <bool RunOperator::*Member>
+Answer<void> set_flag(RunOperator& run, std::string_view) {
+  run.*Member = true;
+  return {};
+}
+
+Answer<void> set_socket(RunOperator& run, std::string_view value) {
+  TRY_LET(run.socket, text_within(value, kSocketPathBytesMax));
+  return {};
+}
+
+constexpr OperatorOption kSocket = {
+    "control-socket", "PATH", "the operator's socket of the broker [/run/bulkhead/control.sock]",
+    set_socket};
+constexpr OperatorOption kJson = {"json", "", "for programs: one JSON object, bulkhead-status(8)",
+                                  set_flag<&RunOperator::json>};
+
+constexpr std::array kPlain = {kJson, kSocket};
+constexpr std::array kForceful = {
+    OperatorOption{"force", "", "cut off the VMM that uses it, after 2 s at most",
+                   set_flag<&RunOperator::force>},
+    kJson, kSocket};
+constexpr std::array kStopping = {
+    OperatorOption{"all", "", "end the broker and all it serves, as SIGTERM does",
+                   set_flag<&RunOperator::all>},
+    OperatorOption{"force", "", "give workers 2 s, not 30, for what they have taken",
+                   set_flag<&RunOperator::force>},
+    kJson, kSocket};
+
+constexpr OperatorCommand kCommands[] = {
+    {"status", Names::kNone, "ask a running broker how it is",
+     "Shows the broker that listens on the operator's socket: its version, how long it runs, how "
+     "many\n"
+     "devices it serves, and what this user may do.\n",
+     kPlain, run_status},
+    {"list", Names::kAny, "show the devices it serves",
+     "Shows the devices of the broker, or those that are named: each one's state, the VMM that "
+     "uses "
+     "it,\nits workers, and how many layers of the jail hold.\n",
+     kPlain, run_list},
+    {"remove", Names::kSome, "take devices away from it",
+     "Ends these devices: their sockets go, their disks and taps are free. One that a VMM uses is "
+     "only\nremoved by force. A device of the configuration file comes back with the next start.\n",
+     kForceful, run_remove},
+    {"stop", Names::kAny, "stop devices, or the broker",
+     "Stops these devices: what their workers have taken is finished (for 30 s at most), then "
+     "their "
+     "VMMs\nsee the connection end. They stay in the list, and 'bulkhead start' serves them "
+     "again.\n",
+     kStopping, run_stop},
+    {"drain", Names::kSome, "let no VMM in any more",
+     "Closes the sockets of these devices. A VMM that uses one is served until it goes; then the "
+     "device\nis stopped.\n",
+     kPlain, run_drain},
+    {"start", Names::kSome, "serve stopped devices again",
+     "Opens the disks or taps of these devices again, and listens on their sockets.\n", kPlain,
+     run_start},
+    {"resize", Names::kSome, "look at the size of disks now",
+     "Looks at the size of the images or block devices now, not within 2 s, and tells the VMMs. "
+     "Make "
+     "them\nlarger first: truncate -s 20G FILE, or lvextend.\n",
+     kPlain, run_resize},
+};
+
+std::string arguments_of(const OperatorCommand& command) {
+  switch (command.names) {
+    case Names::kNone:
+      return "";
+    case Names::kAny:
+      return " [NAME]...";
+    case Names::kSome:
+      return " NAME...";
+  }
+  return "";
+}
+
+}  // namespace
+
+std::span<const OperatorCommand> operator_commands() { return kCommands; }
+
+const OperatorCommand* find_operator_command(std::string_view name) {
+  for (const OperatorCommand& command : kCommands) {
+    if (command.name == name) return &command;
+  }
+  return nullptr;
+}
+
+std::string operator_help(const OperatorCommand& command) {
+  std::string text = "Usage: bulkhead " + std::string(command.name) + arguments_of(command) +
+                     " [OPTION]...\n\n" + std::string(command.prose) + "\nOptions:\n";
+  for (const OperatorOption& option : command.options) {
+    std::string shown = "--" + std::string(option.name);
+    if (!option.value.empty()) shown += "=" + std::string(option.value);
+    text += option_line(shown, option.help);
+  }
+  return text + option_line("--help", "this text") +
+         "\nExit status: 0, or 1 where it could not be done, 2 for wrong usage.\n";
+}
+
+std::string operator_summaries() {
+  std::string text;
+  for (const OperatorCommand& command : kCommands) {
+    std::string line = "  bulkhead " + std::string(command.name) + arguments_of(command);
+    line.resize(std::max<std::size_t>(line.size() + 4, 65), ' ');
+    text += line + std::string(command.summary) + "\n";
+  }
+  return text;
+}
+
+}  // namespace broker::control

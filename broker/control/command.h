@@ -1,0 +1,55 @@
+// broker/control/command.h: the commands that speak to a running broker: their table, which --help,
+// man pages and completions are made of, and what was asked for, as the command line has it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "broker/config.h"
+#include "broker/control/messages.h"
+
+namespace broker::control {
+
+// What one command was given.
+struct RunOperator {
+  std::string command;
+  std::vector<std::string> names;  // Of devices.
+  std::string socket = kDefaultSocket;
+  bool json = false;
+  bool force = false;
+  bool all = false;
+};
+
+struct OperatorOption {
+  std::string_view name;   // "json".
+  std::string_view value;  // What its value is called; empty: it has none.
+  std::string_view help;
+  // Stores it. An error continues "--json …".
+  Answer<void> (*set)(RunOperator& run, std::string_view value);
+};
+
+enum class Names : std::uint8_t { kNone, kAny, kSome };  // Of devices, after the command.
+
+struct OperatorCommand {
+  std::string_view name;
+  Names names;
+  std::string_view summary;  // Of `bulkhead --help`.
+  std::string_view prose;    // Of its own.
+  std::span<const OperatorOption> options;
+  int (*run)(const RunOperator& run);  // The exit code.
+};
+
+[[nodiscard]] std::span<const OperatorCommand> operator_commands();
+// Null where there is none.
+[[nodiscard]] const OperatorCommand* find_operator_command(std::string_view name);
+
+[[nodiscard]] std::string operator_help(const OperatorCommand& command);
+// The lines of `bulkhead --help`.
+[[nodiscard]] std::string operator_summaries();
+
+}  // namespace broker::control

@@ -1,0 +1,169 @@
+#include "broker/control/desk.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <utility>
+#include <vector>
+
+#include "broker/control/wire.h"
+#include "broker/text.h"
+
+namespace broker::control {
+namespace {
+
+using std::chrono::duration_cast;
+
+std::string_view act_name(Act act) {
+  switch (act) {
+    case Act::kStop:
+      return "stop";
+    case Act::kDrain:
+      return "drain";
+    case Act::kStart:
+      return "start";
+    case Act::kRemove:
+      return "remove";
+    case Act::kResize:
+      return "resize";
+  }
+  return "do nothing to";
+}
+
+std::string backing_of(const DeviceConfig& config) {
+  if (config.kind == common::DeviceKind::kBlk) return config.blk_file;
+  return config.tap_name + config.macvtap;
+}
+
+// The end of a path says more than its beginning.
+template <std::size_t N>
+void put_end(Text<N>& room, const std::string& text) {
+  put_text(room, std::string_view(text).substr(text.size() - std::min(text.size(), N)));
+}
+
+DeviceReply reply_of(const Fleet::Served& served) {
+  const DeviceConfig& config = *served.config;
+  DeviceReply reply;
+  put_text(reply.name, config.name);
+  reply.type = static_cast<std::uint32_t>(config.kind);
+  reply.state = static_cast<std::uint32_t>(served.state);
+  reply.origin = static_cast<std::uint32_t>(served.origin);
+  reply.engine = static_cast<std::uint32_t>(served.engine);
+  reply.uid = served.uid;
+  reply.read_only = config.read_only ? 1 : 0;
+  put_text(reply.tenant, config.tenant);
+  put_text(reply.vm_name, config.vm_name);
+  put_text(reply.vm_uuid, config.vm_uuid);
+  put_text(reply.socket_path, config.socket_path);
+  put_end(reply.backing, backing_of(config));
+  reply.layers = layer_bits(served.posture);
+  reply.counters = served.counters();
+  if (!served.device) return reply;
+  reply.queues_max = served.device->queues_max();
+  reply.workers = static_cast<std::uint32_t>(served.device->worker_count());
+  reply.capacity_bytes = served.device->capacity_bytes();
+  reply.in_flight = served.device->in_flight();
+  if (const Peer* peer = served.device->peer()) {
+    reply.connected = 1;
+    reply.peer_pid = static_cast<std::uint32_t>(peer->pid);
+    reply.peer_uid = peer->uid;
+  }
+  return reply;
+}
+
+}  // namespace
+
+void Desk::status(const Caller& caller) {
+  StatusReply reply;
+  reply.pid = static_cast<std::uint32_t>(::getpid());
+  reply.uid = ::geteuid();
+  reply.may_change = caller.access == Access::kChange ? 1 : 0;
+  reply.strict = facts_.strict ? 1 : 0;
+  reply.devices = static_cast<std::uint32_t>(fleet_.all().size());
+  for (const auto& [name, served] : fleet_.all()) {
+    if (!served.device) continue;
+    if (served.connected()) ++reply.connected;
+    reply.workers += static_cast<std::uint32_t>(served.device->worker_count());
+  }
+  reply.clients = static_cast<std::uint32_t>(server_.client_count());
+  const auto since = started_at_.time_since_epoch();
+  reply.started_unix_s =
+      static_cast<std::uint64_t>(duration_cast<std::chrono::seconds>(since).count());
+  const auto up = std::chrono::steady_clock::now() - started_;
+  reply.uptime_ms =
+      static_cast<std::uint64_t>(duration_cast<std::chrono::milliseconds>(up).count());
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) reply.descriptors_max = limit.rlim_cur;
+  put_text(reply.program_version, BULKHEAD_VERSION);
+  put_text(reply.state_dir, facts_.state_dir);
+  server_.answer(caller.id, reply);
+}
+
+void Desk::device(const Caller& caller, const std::string& name, bool next) {
+  const Fleet::Served* served = next ? fleet_.after(name) : fleet_.find(name);
+  if (served == nullptr) {
+    return server_.answer(
+        caller.id, told(Outcome::kNotFound,
+                        "there is no device " + in_quotes(name) + " ('bulkhead list' shows all)"));
+  }
+  server_.answer(caller.id, reply_of(*served));
+}
+
+void Desk::process(const Caller& caller, const std::string& device, std::uint32_t index) {
+  std::vector<Connection::Process> processes;
+  if (const Fleet::Served* served = fleet_.find(device); served != nullptr && served->device) {
+    served->device->list_processes(processes);
+  }
+  ProcessReply reply;
+  if (device.empty() && index == 0) {
+    reply.pid = static_cast<std::uint32_t>(::getpid());
+  } else if (index < processes.size()) {
+    reply.pid = static_cast<std::uint32_t>(processes[index].pid);
+    reply.has_layers = 1;
+    reply.layers = layer_bits(processes[index].layers);
+  } else {
+    return server_.answer(caller.id, told(Outcome::kNotFound, "there is no such process"));
+  }
+  server_.answer(caller.id, reply);
+}
+
+void Desk::order(const Caller& caller, const std::string& device, Act act, bool force) {
+  log_.info("", "operator " + server_.name_of(caller.id) + ": " + std::string(act_name(act)) + " " +
+                    in_quotes(device) + (force ? " by force" : ""));
+  switch (act) {
+    case Act::kStop:
+      return fleet_.stop(device, force, answering(caller));
+    case Act::kDrain:
+      return answer(caller, fleet_.drain(device));
+    case Act::kStart:
+      return answer(caller, fleet_.start(device));
+    case Act::kRemove:
+      return fleet_.remove(device, force, answering(caller));
+    case Act::kResize:
+      return resize(caller, device);
+  }
+}
+
+void Desk::resize(const Caller& caller, const std::string& device) {
+  const auto sizes = fleet_.resize(device);
+  if (!sizes) return answer(caller, common::fail(sizes.error()));
+  Told done = told(Outcome::kDone);
+  done.numbers = {sizes->before_bytes, sizes->now_bytes};
+  server_.answer(caller.id, done);
+}
+
+void Desk::end_broker(const Caller& caller) {
+  log_.info("", "operator " + server_.name_of(caller.id) + ": stop the broker");
+  server_.answer(caller.id, told(Outcome::kDone));
+  facts_.end_broker();
+}
+
+Fleet::Done Desk::answering(const Caller& caller) {
+  return [this, caller](const Answer<void>& result) { answer(caller, result); };
+}
+
+void Desk::answer(const Caller& caller, const Answer<void>& result) {
+  server_.answer(caller.id, result ? told(Outcome::kDone) : told(Outcome::kFailed, result.error()));
+}
+
+}  // namespace broker::control

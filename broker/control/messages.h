@@ -1,0 +1,207 @@
+// broker/control/messages.h: every message between an operator's client and the broker.
+//
+// The operator's socket in short (the rest of broker/control/ is this):
+//
+//   client                                    broker
+//   command line, files ─▶ command.cpp        server.cpp ─▶ who connects, how many, how often
+//                           │ client.cpp       │ requests.cpp: one table, kind by kind
+//                           └──one request────▶│ desk.cpp: does it to the fleet
+//                             ◀──one answer────┘
+//   text, JSON, Prometheus ◀─ …_text.cpp
+//
+// * A unix SOCK_SEQPACKET socket. One packet is one message, whose type gives its kind and its
+// size;
+//   all text in it has a fixed room and ends in zeros. So the broker parses nothing: what people
+//   write and read is made by the client, which has their rights and no others.
+// * Each request gets exactly one answer, and a client's next request is not looked at before that.
+//   So an answer always fits into the socket of a client that reads, and there is no queue: one
+//   that does not read is dropped, and the broker never waits. What takes long (a device that ends)
+//   and what has not happened yet (the next event) is answered late.
+// * Lists have no message: each element is asked for by the name of the one before it.
+// * Who may: SO_PEERCRED and SO_PEERGROUPS, when it connects. Root, the broker's own user and the
+//   members of control_group may change; control_read_group may look; others are told so.
+//
+// Not trusted: the client. It may be anyone whom the socket lets in.
+#pragma once
+
+#include <array>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "broker/stats_report.h"
+#include "common/layers.h"
+
+namespace broker::control {
+
+// Goes up when a message changes its layout or meaning; it stands in every message.
+inline constexpr std::uint32_t kVersion = 1;
+inline constexpr std::size_t kMessageBytesMax = 8192;
+inline constexpr const char* kDefaultSocket = "/run/bulkhead/control.sock";
+
+// Text, then zeros to the end; all of the room may be used.
+template <std::size_t N>
+using Text = std::array<char, N>;
+using Name = Text<64>;
+
+template <typename T>
+concept Message = std::is_trivially_copyable_v<T> && std::has_unique_object_representations_v<T> &&
+                  sizeof(T) <= kMessageBytesMax&& requires(T message) {
+  { message.kind } -> std::same_as<std::uint32_t&>;
+  { message.version } -> std::same_as<std::uint32_t&>;
+  { T::kKind } -> std::convertible_to<std::uint32_t>;
+};
+
+// --- requests ------------------------------------------------------------------------------------
+
+struct AskStatus {
+  static constexpr std::uint32_t kKind = 0x301;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+};
+static_assert(Message<AskStatus>);
+
+// Answered by DeviceReply; by Told{kNotFound} where there is none (any more).
+struct AskDevice {
+  static constexpr std::uint32_t kKind = 0x302;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+  std::uint32_t next =
+      0;  // 1: the first whose name is greater; an empty name is before all others.
+  std::uint32_t unused = 0;
+  Name name{};
+};
+static_assert(Message<AskDevice>);
+
+// Answered by SettingsReply.
+struct AskSettings {
+  static constexpr std::uint32_t kKind = 0x303;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+  Name name{};
+};
+static_assert(Message<AskSettings>);
+
+// A session or worker of that device; without a name the broker itself. Answered by ProcessReply.
+struct AskProcess {
+  static constexpr std::uint32_t kKind = 0x304;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+  std::uint32_t index = 0;
+  std::uint32_t unused = 0;
+  Name name{};
+};
+static_assert(Message<AskProcess>);
+
+// What is done to a device.
+enum class Act : std::uint32_t {
+  kStop = 0,   // Answered when it is stopped.
+  kDrain = 1,  // Answered at once.
+  kStart = 2,
+  kRemove = 3,  // Answered when it is gone.
+  kResize = 4,  // numbers: bytes before, bytes now.
+};
+inline constexpr std::uint32_t kActCount = 5;
+
+// Answered by Told.
+struct Order {
+  static constexpr std::uint32_t kKind = 0x310;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+  std::uint32_t act = 0;
+  std::uint32_t force = 0;
+  Name name{};
+};
+static_assert(Message<Order>);
+
+// The broker stops everything and ends, as after SIGTERM. Answered by Told before that.
+struct EndBroker {
+  static constexpr std::uint32_t kKind = 0x311;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+};
+static_assert(Message<EndBroker>);
+
+// --- answers -------------------------------------------------------------------------------------
+
+enum class Outcome : std::uint32_t {
+  kDone = 0,
+  kRefused = 1,  // Who asks may not. The connection ends.
+  kNotFound = 2,
+  kFailed = 3,     // `text` says why.
+  kMalformed = 4,  // Not a message, or one of another version. The connection ends.
+};
+
+struct Told {
+  static constexpr std::uint32_t kKind = 0x380;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+  std::uint32_t outcome = 0;
+  std::uint32_t unused = 0;
+  std::array<std::uint64_t, 2> numbers{};
+  Text<1024> text{};  // For people; what does not fit is cut off.
+};
+static_assert(Message<Told>);
+
+struct StatusReply {
+  static constexpr std::uint32_t kKind = 0x381;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+  std::uint32_t pid = 0;
+  std::uint32_t uid = 0;
+  std::uint32_t may_change = 0;  // 1: who asks may, too.
+  std::uint32_t strict = 0;      // The posture that is required.
+  std::uint32_t devices = 0;
+  std::uint32_t connected = 0;  // Devices that a VMM uses.
+  std::uint32_t workers = 0;
+  std::uint32_t clients = 0;
+  std::uint64_t started_unix_s = 0;
+  std::uint64_t uptime_ms = 0;
+  std::uint64_t descriptors_max = 0;  // RLIMIT_NOFILE.
+  Text<32> program_version{};
+  Text<256> state_dir{};  // Empty: what is added is not kept.
+};
+static_assert(Message<StatusReply>);
+
+struct DeviceReply {
+  static constexpr std::uint32_t kKind = 0x382;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+  Name name{};
+  std::uint32_t type = 0;    // common::DeviceKind.
+  std::uint32_t state = 0;   // DeviceState.
+  std::uint32_t origin = 0;  // Origin.
+  std::uint32_t engine = 0;  // common::EngineKind.
+  std::uint32_t uid = 0;
+  std::uint32_t read_only = 0;
+  std::uint32_t queues_max = 0;
+  std::uint32_t workers = 0;
+  std::uint32_t connected = 0;
+  std::uint32_t peer_pid = 0;
+  std::uint32_t peer_uid = 0;
+  std::uint32_t unused = 0;
+  std::uint64_t capacity_bytes = 0;
+  std::uint64_t in_flight = 0;
+  Name tenant{};
+  Text<256> vm_name{};
+  Text<40> vm_uuid{};
+  Text<128> socket_path{};
+  Text<512> backing{};  // The image's path or the interface's name; the end of it, where longer.
+  std::array<std::uint32_t, common::kLayerCount> layers{};  // LayerResult, bit for bit.
+  CounterTotals counters{};
+};
+static_assert(Message<DeviceReply>);
+
+struct ProcessReply {
+  static constexpr std::uint32_t kKind = 0x384;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+  std::uint32_t pid = 0;
+  std::uint32_t has_layers = 0;
+  // As the process found them itself.
+  std::array<std::uint32_t, common::kLayerCount> layers{};
+};
+static_assert(Message<ProcessReply>);
+
+}  // namespace broker::control

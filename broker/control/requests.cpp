@@ -1,0 +1,114 @@
+#include "broker/control/requests.h"
+
+#include <array>
+#include <cstring>
+#include <optional>
+#include <utility>
+
+#include "broker/control/wire.h"
+
+namespace broker::control {
+namespace {
+
+using common::ipc::FdList;
+
+struct Rule {
+  std::uint32_t kind;
+  std::size_t bytes;
+  const char* name;
+  Access needs;
+  std::size_t fds_max;
+  Refusal (*handle)(Requests&, const Caller&, std::span<const std::byte>, FdList&);
+};
+
+Refusal malformed(std::string text) { return {Outcome::kMalformed, std::move(text)}; }
+
+// What can be called a device's name; empty only where `may_be_empty`.
+std::optional<std::string> name_of(const Name& room, bool may_be_empty = false) {
+  std::optional<std::string> name = text_of(room);
+  if (name && name->empty() && !may_be_empty) return std::nullopt;
+  return name;
+}
+
+Refusal ask_status(Requests& requests, const Caller& caller, const AskStatus&, FdList&) {
+  requests.status(caller);
+  return {};
+}
+
+Refusal ask_device(Requests& requests, const Caller& caller, const AskDevice& ask, FdList&) {
+  const auto name = name_of(ask.name, ask.next == 1);
+  if (!name || ask.next > 1 || ask.unused != 0) return malformed("device: no such name");
+  requests.device(caller, *name, ask.next == 1);
+  return {};
+}
+
+Refusal ask_process(Requests& requests, const Caller& caller, const AskProcess& ask, FdList&) {
+  const auto name = name_of(ask.name, true);
+  if (!name || ask.unused != 0) return malformed("process: no such name");
+  requests.process(caller, *name, ask.index);
+  return {};
+}
+
+Refusal order(Requests& requests, const Caller& caller, const Order& order, FdList&) {
+  const auto name = name_of(order.name);
+  if (!name || order.act >= kActCount || order.force > 1) return malformed("order: no such act");
+  requests.order(caller, *name, static_cast<Act>(order.act), order.force == 1);
+  return {};
+}
+
+Refusal end_broker(Requests& requests, const Caller& caller, const EndBroker&, FdList&) {
+  requests.end_broker(caller);
+  return {};
+}
+
+template <Message T, Refusal (*Handler)(Requests&, const Caller&, const T&, FdList&)>
+Refusal handle(Requests& requests, const Caller& caller, std::span<const std::byte> packet,
+               FdList& fds) {
+  const auto message = as<T>(packet);
+  if (!message) return malformed("a message of another version");
+  return Handler(requests, caller, *message, fds);
+}
+
+template <Message T, Refusal (*Handler)(Requests&, const Caller&, const T&, FdList&)>
+constexpr Rule rule(const char* name, Access needs, std::size_t fds_max = 0) {
+  return {T::kKind, sizeof(T), name, needs, fds_max, handle<T, Handler>};
+}
+
+constexpr std::array kRules = {
+    rule<AskStatus, ask_status>("status", Access::kRead),
+    rule<AskDevice, ask_device>("device", Access::kRead),
+    rule<AskProcess, ask_process>("process", Access::kRead),
+    rule<Order, order>("order", Access::kChange),
+    rule<EndBroker, end_broker>("end", Access::kChange),
+};
+
+const Rule* rule_of(std::span<const std::byte> packet) {
+  std::uint32_t kind = 0;
+  if (packet.size() < sizeof(kind)) return nullptr;
+  std::memcpy(&kind, packet.data(), sizeof(kind));
+  for (const Rule& rule : kRules) {
+    if (rule.kind == kind) return &rule;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+Refusal take_request(Requests& requests, const Caller& caller, std::span<const std::byte> packet,
+                     FdList& fds) {
+  const Rule* rule = rule_of(packet);
+  if (rule == nullptr) return malformed("no message of this broker's");
+  if (packet.size() != rule->bytes) {
+    return malformed(std::string(rule->name) + ": " + std::to_string(packet.size()) + " bytes");
+  }
+  if (fds.size() > rule->fds_max) {
+    return malformed(std::string(rule->name) + ": " + std::to_string(fds.size()) + " descriptors");
+  }
+  if (caller.access < rule->needs) {
+    return {Outcome::kRefused,
+            std::string(rule->name) + ": this user may look, and not change anything"};
+  }
+  return rule->handle(requests, caller, packet, fds);
+}
+
+}  // namespace broker::control

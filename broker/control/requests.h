@@ -1,0 +1,50 @@
+// broker/control/requests.h: the whole of what a client of the operator's socket can make the
+// broker do: one table.
+//
+// Not trusted: the client. Every packet is taken for hostile: kind, version, size, numbers, text
+// and the count of descriptors are checked before anybody acts on it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "broker/control/messages.h"
+#include "common/ipc/channel.h"
+
+namespace broker::control {
+
+enum class Access : std::uint8_t { kNone, kRead, kChange };
+
+// Whom an answer goes to. Numbers are never used twice, so an answer that comes late goes to
+// nobody.
+using ClientId = std::uint64_t;
+
+struct Caller {
+  ClientId id = 0;
+  Access access = Access::kNone;
+};
+
+// What the table asks for once a packet has passed. Each is answered once, now or later.
+class Requests {
+ public:
+  virtual ~Requests() = default;
+  virtual void status(const Caller& caller) = 0;
+  virtual void device(const Caller& caller, const std::string& name, bool next) = 0;
+  virtual void process(const Caller& caller, const std::string& device, std::uint32_t index) = 0;
+  virtual void order(const Caller& caller, const std::string& device, Act act, bool force) = 0;
+  virtual void end_broker(const Caller& caller) = 0;
+};
+
+// Nothing, or why it was not done: to be answered, and the connection to be ended unless the
+// outcome is kFailed. Descriptors that a request takes are moved out of `fds`.
+struct Refusal {
+  Outcome outcome = Outcome::kDone;
+  std::string text;
+  [[nodiscard]] bool refused() const noexcept { return outcome != Outcome::kDone; }
+};
+[[nodiscard]] Refusal take_request(Requests& requests, const Caller& caller,
+                                   std::span<const std::byte> packet, common::ipc::FdList& fds);
+
+}  // namespace broker::control

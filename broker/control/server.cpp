@@ -1,0 +1,218 @@
+#include "broker/control/server.h"
+
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "broker/control/wire.h"
+#include "broker/doorway.h"
+
+namespace broker::control {
+namespace {
+
+using common::ipc::Arrival;
+using std::chrono::milliseconds;
+
+// As Doorway's: the connection stays in the queue, and the loop must not spin over it.
+constexpr milliseconds kAcceptPause{200};
+
+// What one client may ask for: a list of ten thousand devices is no flood.
+constexpr double kRequestsPerSecond = 20'000;
+constexpr double kRequestsBurst = 20'000;
+constexpr milliseconds kFloodPause{50};
+
+std::string replaced(std::string text, std::string_view from, std::string_view to) {
+  for (std::size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) {
+    text.replace(at, from.size(), to);
+  }
+  return text;
+}
+
+}  // namespace
+
+Answer<std::unique_ptr<Server>> Server::make(const BrokerConfig& config, const std::string& path) {
+  TRY_LET(const AccessRules rules, access_rules(config));
+  DeviceConfig socket;
+  socket.socket_path = path;
+  // Everybody may connect, to be told that he may not do more: who may is decided by access_of().
+  socket.socket_mode = 0666;
+  auto listener = listen_on(socket, SOCK_SEQPACKET);
+  if (!listener) {
+    return common::fail("operator's socket: " +
+                        replaced(std::move(listener).error(), "--socket-path", "--control-socket"));
+  }
+  return std::unique_ptr<Server>(new Server(*std::move(listener), rules));
+}
+
+common::Result<void> Server::open(Services& services, Requests& requests) {
+  services_ = &services;
+  requests_ = &requests;
+  return watch_listener();
+}
+
+void Server::close() noexcept {
+  listener_watch_.reset();
+  accept_pause_.reset();
+  listener_.fd.reset();
+  remove_socket(listener_);
+}
+
+std::string Server::name_of(ClientId client) const {
+  const auto found = clients_.find(client);
+  return found == clients_.end() ? "an operator who has gone" : found->second.name;
+}
+
+// --- who comes in --------------------------------------------------------------------------------
+
+common::Result<void> Server::watch_listener() {
+  TRY_LET(listener_watch_, services_->loop.watch(listener_.fd.ref(), EPOLLIN,
+                                                 [this](std::uint32_t) { accept_one(); }));
+  return {};
+}
+
+void Server::accept_one() {
+  auto accepted = accept_from(listener_.fd.ref());
+  if (!accepted) {
+    complain(accepted.error());
+    listener_watch_.reset();
+    accept_pause_ = services_->loop.after(kAcceptPause, [this] {
+      if (!watch_listener()) complain("nobody can connect any more");
+    });
+    return;
+  }
+  if (!accepted->valid()) return;
+  const auto peer = peer_of(accepted->ref());
+  if (!peer) return refuse(*std::move(accepted), "somebody", peer.error());
+  let_in(*std::move(accepted), *peer);
+}
+
+void Server::let_in(common::Fd socket, const Peer& peer) {
+  const std::string who = describe_peer(peer);
+  const Access access = access_of(rules_, peer.uid, groups_of(socket.ref(), peer.gid));
+  if (access == Access::kNone) {
+    return refuse(std::move(socket), who,
+                  "this user may neither look nor change anything; be root, or a member of the "
+                  "broker's --control-group or --control-read-group");
+  }
+  const auto same = std::count_if(clients_.begin(), clients_.end(), [&](const auto& client) {
+    return client.second.access == access;
+  });
+  const std::size_t most = access == Access::kChange ? kChangersMax : kReadersMax;
+  if (static_cast<std::size_t>(same) >= most) {
+    return refuse(std::move(socket), who,
+                  "too many clients are connected; end some, or try again later");
+  }
+  const ClientId id = next_id_++;
+  clients_.emplace(id, Client{std::move(socket),
+                              access,
+                              who,
+                              Budget(kRequestsPerSecond, kRequestsBurst),
+                              false,
+                              false,
+                              {},
+                              {}});
+  watch(id);
+}
+
+void Server::refuse(common::Fd socket, const std::string& who, const std::string& why) {
+  complain(who + " refused: " + why);
+  const Told refusal = told(Outcome::kRefused, why);
+  (void)common::ipc::send_bytes(socket.ref(), std::as_bytes(std::span(&refusal, 1)), {}, false);
+  hang_up(std::move(socket));
+}
+
+// --- who is in -----------------------------------------------------------------------------------
+
+// A client that waits for an answer is only watched for its end.
+void Server::watch(ClientId id) {
+  Client& client = clients_.at(id);
+  client.watch.reset();
+  auto watched =
+      services_->loop.watch(client.socket.ref(), client.waiting ? 0U : std::uint32_t{EPOLLIN},
+                            [this, id](std::uint32_t) { on_event(id); });
+  if (!watched) return drop(id, "cannot be watched");
+  client.watch = *std::move(watched);
+}
+
+// One packet each time, so that a client that floods us has its turn like everybody else.
+void Server::on_event(ClientId id) {
+  Client& client = clients_.at(id);
+  if (client.waiting) return drop(id, "");
+  alignas(8) std::array<std::byte, kMessageBytesMax> buffer;
+  common::ipc::FdList fds;
+  const auto received = common::ipc::receive(client.socket.ref(), buffer, fds, false);
+  if (!received || received->arrival == Arrival::kClosed) return drop(id, "");
+  if (received->arrival == Arrival::kNothing) return;
+  if (received->arrival == Arrival::kTruncated) {
+    services_->closer.close(fds);
+    answer(id, told(Outcome::kMalformed, "larger than any message"));
+    return drop(id, "it sent more than any message has");
+  }
+  if (!client.budget.take()) {
+    client.watch.reset();
+    client.pause = services_->loop.after(kFloodPause, [this, id] { watch(id); });
+  }
+  take(id, std::span(buffer).first(received->bytes), fds);
+  services_->closer.close(fds);
+}
+
+void Server::take(ClientId id, std::span<const std::byte> packet, common::ipc::FdList& fds) {
+  Client& client = clients_.at(id);
+  client.waiting = true;
+  const Refusal refusal = take_request(*requests_, {id, client.access}, packet, fds);
+  if (refusal.refused()) {
+    complain(name_of(id) + ": " + refusal.text);
+    answer(id, told(refusal.outcome, refusal.text));
+    if (refusal.outcome == Outcome::kMalformed) drop(id, "");
+    return;
+  }
+  // Answered already, most of the time. It may be gone by now, too.
+  const auto found = clients_.find(id);
+  if (found == clients_.end() || !found->second.waiting) return;
+  found->second.late = true;
+  watch(id);
+}
+
+void Server::answer_bytes(ClientId id, std::span<const std::byte> bytes) {
+  const auto found = clients_.find(id);
+  if (found == clients_.end()) return;
+  Client& client = found->second;
+  if (!common::ipc::send_bytes(client.socket.ref(), bytes, {}, false)) {
+    return drop(id, "it asks and does not read the answers");
+  }
+  client.waiting = false;
+  if (std::exchange(client.late, false) && !client.pause.active()) watch(id);
+}
+
+void Server::drop(ClientId id, const std::string& why) {
+  const auto found = clients_.find(id);
+  if (found == clients_.end()) return;
+  if (!why.empty()) complain(found->second.name + " dropped: " + why);
+  found->second.watch.reset();
+  hang_up(std::move(found->second.socket));
+  clients_.erase(found);
+}
+
+// What was sent and not read is closed with a socket, and may hold descriptors whose closing takes
+// as long as the sender likes. Most of the time there is nothing, and no thread is needed.
+void Server::hang_up(common::Fd socket) {
+  (void)::shutdown(socket.ref().number, SHUT_RDWR);
+  char byte = 0;
+  if (::recv(socket.ref().number, &byte, sizeof(byte), MSG_PEEK | MSG_DONTWAIT) <= 0) return;
+  services_->closer.close(std::move(socket));
+}
+
+// Whoever may connect may do so in a loop: he must not fill the log.
+void Server::complain(const std::string& line) {
+  if (!complaints_.take()) return;
+  if (const std::uint64_t dropped = complaints_.take_dropped(); dropped != 0) {
+    services_->log.warn(
+        "", "operator's socket: " + std::to_string(dropped) + " refusals were not logged");
+  }
+  services_->log.warn("", "operator's socket: " + line);
+}
+
+}  // namespace broker::control

@@ -1,0 +1,113 @@
+#include "broker/device_maker.h"
+
+#include <cerrno>
+#include <string>
+#include <utility>
+
+#include "broker/blk_config.h"
+#include "broker/net_config.h"
+#include "broker/open_disk.h"
+#include "broker/open_tap.h"
+#include "broker/posture_probe.h"
+#include "broker/text.h"
+
+namespace broker {
+
+Answer<DevicePlan> DeviceMaker::open_backing(DeviceConfig config) {
+  DevicePlan plan;
+  plan.config = std::make_unique<DeviceConfig>(std::move(config));
+  TRY_LET(plan.facts.model, make_model(*plan.config));
+  plan.facts.name = plan.config->name;
+  plan.facts.restart_after_violation = plan.config->restart_after_violation;
+  TRY_LET(plan.facts.uid, pick_uid(*plan.config, plan.facts.model));
+  return plan;
+}
+
+// The one place that chooses by type.
+Answer<DeviceModel> DeviceMaker::make_model(const DeviceConfig& config) {
+  auto tsc_per_us = [this] { return clock_.ticks_per_us(); };
+  if (config.kind == common::DeviceKind::kNet) {
+    TRY_LET(Tap tap, open_tap(config));
+    return make_net_model(std::move(tap), config, std::move(tsc_per_us));
+  }
+  TRY_LET(Disk disk, open_disk(config));
+  if (disk.unserved_bytes != 0) {
+    log_.warn(config.name, "the last " + std::to_string(disk.unserved_bytes) + " bytes of " +
+                               in_quotes(disk.path) + " are not served: they fill no block");
+  }
+  if (!disk.durable_writes) {
+    log_.warn(config.name, in_quotes(disk.path) +
+                               " is on FUSE, where the kernel does not make single direct writes "
+                               "durable: a guest cannot switch its write cache off; with "
+                               "--direct=off it can");
+  }
+  return make_blk_model(std::move(disk), config, std::move(tsc_per_us));
+}
+
+Answer<std::uint32_t> DeviceMaker::pick_uid(const DeviceConfig& config, const DeviceModel& model) {
+  if (!config.uid) return uids_.pick(model.backing_device, model.backing_inode);
+  if (uids_.take(*config.uid)) return *config.uid;
+  return common::fail("another device has uid " + std::to_string(*config.uid) +
+                      "; give each its own, or leave uid out");
+}
+
+Answer<void> DeviceMaker::choose_engine(DevicePlan& plan, const Host& host) {
+  policy::UringSupport uring = host.uring;
+  if (uring.engine_possible && !plan.facts.model.uring_objection.empty()) {
+    uring = {false, false, plan.facts.model.uring_objection.c_str(), EOPNOTSUPP};
+  }
+  TRY_LET(plan.engine, broker::choose_engine(plan.config->engine, uring));
+  plan.facts.engine = plan.engine.kind;
+  plan.facts.may_fall_back = plan.config->engine == EngineChoice::kAuto;
+  plan.facts.model.session_start.call_swap_in_place =
+      plan.engine.kind == common::EngineKind::kIoUring && host.uring.message_fds ? 1 : 0;
+  return {};
+}
+
+Answer<void> DeviceMaker::check_posture(DevicePlan& plan, Jailer& jailer) {
+  const auto profiles = plan.facts.model.worker_profiles(plan.facts.engine);
+  for (const policy::Profile* profile : profiles) {
+    if (postures_.contains(profile)) continue;
+    TRY_LET(const common::LayerResults found,
+            probe_posture(jailer, plan.facts.uid, plan.facts.model.kind, *profile));
+    postures_[profile] = found;
+  }
+  plan.posture = postures_[profiles.front()];
+  for (const policy::Profile* profile : profiles) {
+    plan.posture = weaker_posture(plan.posture, postures_[profile]);
+  }
+  if (!strict()) return {};
+  std::string missing;
+  for (const std::string& layer : missing_for_strict(plan.posture)) {
+    missing += (missing.empty() ? "" : "; ") + layer;
+  }
+  if (missing.empty()) return {};
+  return common::fail("posture is below strict: " + missing +
+                      "; give the broker what is missing, or use --require-posture=any to "
+                      "serve without it");
+}
+
+Answer<void> DeviceMaker::open_doorway(DevicePlan& plan) {
+  TRY_LET(plan.doorway, Doorway::make(*plan.config));
+  return {};
+}
+
+void DeviceMaker::log_start(const DevicePlan& plan) {
+  std::string engine = engine_name(plan.engine.kind);
+  if (!plan.engine.why.empty()) engine += " (" + plan.engine.why + ")";
+  log_.info(plan.facts.name, "serving " + plan.facts.model.summary + ", engine " + engine + ", " +
+                                 plan.doorway->describe() + "; " + posture_summary(plan.posture));
+}
+
+Answer<DevicePlan> DeviceMaker::make(DeviceConfig config, const Host& host, Jailer& jailer) {
+  TRY_LET(DevicePlan plan, open_backing(std::move(config)));
+  Answer<void> ready = choose_engine(plan, host);
+  if (ready) ready = check_posture(plan, jailer);
+  if (ready) ready = open_doorway(plan);
+  if (ready) return plan;
+  plan.facts.model.release();
+  give_back(plan.facts.uid);
+  return common::fail(std::move(ready).error());
+}
+
+}  // namespace broker

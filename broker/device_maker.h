@@ -1,0 +1,64 @@
+// broker/device_maker.h: the steps from a device's configuration to a device that can be served,
+// each of which may refuse it: at the start of the broker for all of them at once, and later for
+// one that is added.
+#pragma once
+
+#include <map>
+#include <memory>
+
+#include "broker/calibrate.h"
+#include "broker/config.h"
+#include "broker/connection.h"
+#include "broker/doorway.h"
+#include "broker/host.h"
+#include "broker/jailer.h"
+#include "broker/log.h"
+#include "broker/uid_range.h"
+#include "common/layers.h"
+#include "policy/profile.h"
+
+namespace broker {
+
+// What becomes a Device.
+struct DevicePlan {
+  std::unique_ptr<DeviceConfig> config;  // Where it is, it stays: the doorway looks into it.
+  DeviceFacts facts;
+  EngineDecision engine;
+  common::LayerResults posture{};
+  std::unique_ptr<Doorway> doorway;
+};
+
+class DeviceMaker {
+ public:
+  DeviceMaker(Log& log, PostureDemand demand) : log_(log), demand_(demand) {}
+
+  [[nodiscard]] bool strict() const noexcept { return demand_ == PostureDemand::kStrict; }
+
+  // In this order.
+  [[nodiscard]] Answer<DevicePlan> open_backing(DeviceConfig config);
+  [[nodiscard]] Answer<void> choose_engine(DevicePlan& plan, const Host& host);
+  [[nodiscard]] Answer<void> check_posture(DevicePlan& plan, Jailer& jailer);
+  [[nodiscard]] Answer<void> open_doorway(DevicePlan& plan);
+  void log_start(const DevicePlan& plan);
+
+  // All of them, in a broker that serves.
+  [[nodiscard]] Answer<DevicePlan> make(DeviceConfig config, const Host& host, Jailer& jailer);
+
+  // Each kind of worker is probed once, until the broker itself changes.
+  void forget_postures() { postures_.clear(); }
+  // A device is gone, or has not become one.
+  void give_back(std::uint32_t uid) noexcept { uids_.give_back(uid); }
+
+ private:
+  [[nodiscard]] Answer<DeviceModel> make_model(const DeviceConfig& config);
+  [[nodiscard]] Answer<std::uint32_t> pick_uid(const DeviceConfig& config,
+                                               const DeviceModel& model);
+
+  Log& log_;
+  PostureDemand demand_;
+  TscClock clock_;
+  UidRange uids_;
+  std::map<const policy::Profile*, common::LayerResults> postures_;
+};
+
+}  // namespace broker

@@ -1,0 +1,285 @@
+#include "broker/fleet.h"
+
+#include "broker/settings.h"
+#include "broker/text.h"
+
+namespace broker {
+namespace {
+
+// A VMM's requests are finished, as long as its disk lets them; then its workers are killed.
+constexpr std::chrono::milliseconds kForced{2000};
+
+// Descriptors that came from outside are used up by their first device.
+bool can_start_again(const DeviceConfig& config) { return config.fd < 0 && config.tap_fds.empty(); }
+
+}  // namespace
+
+std::string_view state_name(DeviceState state) noexcept {
+  switch (state) {
+    case DeviceState::kServing:
+      return "serving";
+    case DeviceState::kDraining:
+      return "draining";
+    case DeviceState::kStopping:
+      return "stopping";
+    case DeviceState::kStopped:
+      return "stopped";
+  }
+  return "unknown";
+}
+
+std::string in_use_text(const Fleet::Served& served) {
+  const Peer* peer = served.device ? served.device->peer() : nullptr;
+  return peer == nullptr ? "is not in use" : "is in use by " + describe_peer(*peer);
+}
+
+bool changes_live(const DeviceConfig& before, const DeviceConfig& after) {
+  DeviceConfig same = before;
+  same.allow_uids = after.allow_uids;
+  same.tenant = after.tenant;
+  same.vm_name = after.vm_name;
+  same.vm_uuid = after.vm_uuid;
+  return same == after;
+}
+
+CounterTotals Fleet::Served::counters() const {
+  CounterTotals sum = past_counters;
+  if (device) add_counters(sum, device->counters());
+  return sum;
+}
+
+const Fleet::Served* Fleet::find(std::string_view name) const {
+  const auto found = devices_.find(name);
+  return found == devices_.end() ? nullptr : &found->second;
+}
+
+const Fleet::Served* Fleet::after(std::string_view name) const {
+  const auto found = devices_.upper_bound(name);
+  return found == devices_.end() ? nullptr : &found->second;
+}
+
+Answer<Fleet::Served*> Fleet::must_find(const std::string& name) {
+  const auto found = devices_.find(name);
+  if (found != devices_.end() && !found->second.removing) return &found->second;
+  return common::fail("there is no device " + in_quotes(name) + " ('bulkhead list' shows all)");
+}
+
+// --- what a device has for itself ----------------------------------------------------------------
+
+Answer<void> Fleet::refuse_clashes(const DeviceConfig& config) const {
+  for (const Claim& claim : claims_of(config)) {
+    const auto found = claims_.find({claim.setting, claim.value});
+    if (found == claims_.end() || (found->second.shared && claim.shared)) continue;
+    return common::fail("device " + in_quotes(found->second.device) + " has the " +
+                        spelled(claim.setting, Spelling::kFile) + " " + in_quotes(claim.value) +
+                        " already; give another, or remove that device first");
+  }
+  return {};
+}
+
+void Fleet::claim(const DeviceConfig& config) {
+  for (Claim& claim : claims_of(config)) {
+    Owner& owner = claims_[{claim.setting, std::move(claim.value)}];
+    if (owner.count++ == 0) owner = {config.name, 1, claim.shared};
+  }
+}
+
+void Fleet::give_up_claims(const DeviceConfig& config) {
+  for (Claim& claim : claims_of(config)) {
+    const auto found = claims_.find({claim.setting, std::move(claim.value)});
+    if (found != claims_.end() && --found->second.count == 0) claims_.erase(found);
+  }
+}
+
+// --- coming --------------------------------------------------------------------------------------
+
+Answer<void> Fleet::admit(DevicePlan plan, Origin origin) {
+  const std::string name = plan.config->name;
+  claim(*plan.config);
+  Served& served = devices_[name];
+  served.origin = origin;
+  Answer<void> opened = open(served, std::move(plan));
+  if (opened) return {};
+  give_up_claims(*served.config);
+  maker_.give_back(served.uid);
+  devices_.erase(name);
+  return opened;
+}
+
+Answer<void> Fleet::open(Served& served, DevicePlan plan) {
+  maker_.log_start(plan);
+  const std::string name = plan.config->name;
+  // The old one's doorway looks into the old configuration.
+  served.device.reset();
+  served.config = std::move(plan.config);
+  served.uid = plan.facts.uid;
+  served.engine = plan.facts.engine;
+  served.posture = plan.posture;
+  served.device =
+      std::make_unique<Device>(services_, std::move(plan.facts), std::move(plan.doorway));
+  served.state = DeviceState::kServing;
+  ++unfinished_;
+  const auto opened = served.device->open([this, name] { on_finished(name); });
+  if (opened) return {};
+  --unfinished_;
+  served.device.reset();
+  served.state = DeviceState::kStopped;
+  return common::fail(std::string(opened.error().what) + ": " +
+                      errno_text(opened.error().os_errno));
+}
+
+Answer<void> Fleet::add(DeviceConfig config, Origin origin) {
+  TRY(refuse_clashes(config));
+  if (devices_.size() >= kDevicesMax) {
+    return common::fail("one broker serves at most " + std::to_string(kDevicesMax) +
+                        " devices; remove one, or start another broker");
+  }
+  TRY_LET(DevicePlan plan, maker_.make(std::move(config), host_, services_.jailer));
+  changed_ = true;
+  return admit(std::move(plan), origin);
+}
+
+Answer<void> Fleet::start(const std::string& name) {
+  TRY_LET(Served* const served, must_find(name));
+  if (served->state == DeviceState::kServing) return {};
+  if (served->state != DeviceState::kStopped) {
+    return common::fail("device " + in_quotes(name) + " is still " +
+                        std::string(state_name(served->state)) + "; try again when it is stopped");
+  }
+  if (!can_start_again(*served->config)) {
+    return common::fail("device " + in_quotes(name) +
+                        " was handed its socket or tap, and has given it back; remove it, and add "
+                        "it again with another");
+  }
+  maker_.give_back(served->uid);
+  auto plan = maker_.make(*served->config, host_, services_.jailer);
+  if (!plan) return common::fail(plan.error());
+  return open(*served, *std::move(plan));
+}
+
+// --- going ---------------------------------------------------------------------------------------
+
+void Fleet::remove(const std::string& name, bool force, Done done) {
+  const auto found = must_find(name);
+  if (!found) return done(common::fail(found.error()));
+  Served& served = **found;
+  if (served.connected() && !force) {
+    return done(common::fail("device " + in_quotes(name) + " " + in_use_text(served) +
+                             "; stop that first, or use --force to cut it off"));
+  }
+  changed_ = true;
+  served.removing = true;
+  end(served, force, std::move(done));
+}
+
+void Fleet::stop(const std::string& name, bool force, Done done) {
+  const auto found = must_find(name);
+  if (!found) return done(common::fail(found.error()));
+  changed_ = true;
+  end(**found, force, std::move(done));
+}
+
+void Fleet::end(Served& served, bool force, Done done) {
+  served.waiting.push_back(std::move(done));
+  const std::string name = served.config->name;
+  if (!served.device) return services_.loop.post([this, name] { retire(name); });
+  if (served.state == DeviceState::kStopping && !force) return;
+  served.state = DeviceState::kStopping;
+  served.device->stop(force ? kForced : kDrainPatience);
+}
+
+Answer<void> Fleet::drain(const std::string& name) {
+  TRY_LET(Served* const served, must_find(name));
+  changed_ = true;
+  if (served->state != DeviceState::kServing) return {};
+  served->state = DeviceState::kDraining;
+  served->device->drain();
+  return {};
+}
+
+void Fleet::replace(DeviceConfig config, Origin origin, bool force, Done done) {
+  const std::string name = config.name;
+  const Served* old = find(name);
+  if (old == nullptr) return done(add(std::move(config), origin));
+  auto before = std::make_shared<DeviceConfig>(*old->config);
+  auto after = std::make_shared<DeviceConfig>(std::move(config));
+  const Origin origin_before = old->origin;
+  remove(name, force, [this, before, after, origin, origin_before, done](Answer<void> removed) {
+    if (!removed) return done(std::move(removed));
+    Answer<void> added = add(*after, origin);
+    if (added || !can_start_again(*before)) return done(std::move(added));
+    const Answer<void> again = add(*before, origin_before);
+    done(common::fail(added.error() +
+                      (again ? "; it is served as before"
+                             : "; and it cannot be served as before any more: " + again.error())));
+  });
+}
+
+void Fleet::change_live(const DeviceConfig& config, Origin origin) {
+  const auto found = devices_.find(config.name);
+  if (found == devices_.end()) return;
+  Served& served = found->second;
+  served.origin = origin;
+  served.config->allow_uids = config.allow_uids;
+  served.config->tenant = config.tenant;
+  served.config->vm_name = config.vm_name;
+  served.config->vm_uuid = config.vm_uuid;
+}
+
+Answer<Fleet::Sizes> Fleet::resize(const std::string& name) {
+  TRY_LET(Served* const served, must_find(name));
+  if (served->config->kind != common::DeviceKind::kBlk) {
+    return common::fail("device " + in_quotes(name) + " is a network card, which has no size");
+  }
+  if (!served->device) {
+    return common::fail("device " + in_quotes(name) +
+                        " is stopped; its size is looked at when it "
+                        "is started");
+  }
+  Sizes sizes{served->device->capacity_bytes(), 0};
+  served->device->look_for_change();
+  sizes.now_bytes = served->device->capacity_bytes();
+  return sizes;
+}
+
+void Fleet::on_finished(const std::string& name) {
+  --unfinished_;
+  // Its last connection is destroyed by a task of this wake-up, and looks into the device until
+  // then.
+  services_.loop.post([this, name] { services_.loop.post([this, name] { retire(name); }); });
+  settled_();
+}
+
+void Fleet::retire(const std::string& name) {
+  const auto found = devices_.find(name);
+  if (found == devices_.end()) return;
+  Served& served = found->second;
+  if (served.device && !served.device->finished()) return;
+  if (served.device) {
+    served.past_counters = served.counters();
+    served.device.reset();
+    services_.log.info(name, served.removing ? "removed" : "stopped");
+  }
+  served.state = DeviceState::kStopped;
+  const std::vector<Done> waiting = std::exchange(served.waiting, {});
+  if (served.removing) {
+    give_up_claims(*served.config);
+    maker_.give_back(served.uid);
+    devices_.erase(found);
+  }
+  for (const Done& done : waiting) done({});
+}
+
+void Fleet::stop_all(std::chrono::milliseconds patience) {
+  for (auto& [name, served] : devices_) {
+    if (served.device) served.device->stop(patience);
+  }
+}
+
+void Fleet::kill_all() {
+  for (auto& [name, served] : devices_) {
+    if (served.device) served.device->kill();
+  }
+}
+
+}  // namespace broker

@@ -1,0 +1,126 @@
+// broker/fleet.h: the devices of a running broker. One is added, stopped, drained, started again or
+// removed while the others go on: no step looks at more than the devices it is about.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "broker/config.h"
+#include "broker/device.h"
+#include "broker/device_maker.h"
+#include "broker/host.h"
+#include "broker/services.h"
+
+namespace broker {
+
+// Who wants a device: the configuration, which is read again, or an operator's `add`.
+enum class Origin : std::uint8_t { kFile = 0, kOperator = 1 };
+
+enum class DeviceState : std::uint8_t {
+  kServing = 0,   // VMMs may connect.
+  kDraining = 1,  // The VMM that is connected is served, and nobody after it.
+  kStopping = 2,  // What its workers have taken is finished.
+  kStopped = 3,   // Nothing is open.
+};
+[[nodiscard]] std::string_view state_name(DeviceState state) noexcept;
+
+class Fleet {
+ public:
+  using Done = std::function<void(Answer<void>)>;
+
+  struct Served {
+    std::unique_ptr<DeviceConfig> config;
+    Origin origin = Origin::kFile;
+    DeviceState state = DeviceState::kServing;
+    std::uint32_t uid = 0;
+    common::EngineKind engine = common::EngineKind::kFallback;
+    common::LayerResults posture{};
+    std::unique_ptr<Device> device;  // Null where stopped.
+    CounterTotals past_counters{};   // Of what was stopped.
+    bool removing = false;
+    std::vector<Done> waiting;  // For its end.
+    [[nodiscard]] bool connected() const { return device && device->peer() != nullptr; }
+    [[nodiscard]] CounterTotals counters() const;
+  };
+  using Devices = std::map<std::string, Served, std::less<>>;
+
+  // `settled` is called whenever a device has come to its end.
+  Fleet(Services& services, DeviceMaker& maker, const Host& host, std::function<void()> settled)
+      : services_(services), maker_(maker), host_(host), settled_(std::move(settled)) {}
+
+  [[nodiscard]] const Devices& all() const noexcept { return devices_; }
+  [[nodiscard]] const Served* find(std::string_view name) const;
+  // The first whose name is greater: for those who look at one after the other.
+  [[nodiscard]] const Served* after(std::string_view name) const;
+
+  // Serves what is open already.
+  [[nodiscard]] Answer<void> admit(DevicePlan plan, Origin origin);
+  // Refused where a device has the same name, socket, disk, tap or uid.
+  [[nodiscard]] Answer<void> add(DeviceConfig config, Origin origin);
+  // Each of these ends with `done`, once, now or later. A VMM that is connected is only cut off
+  // where `force` says so.
+  void remove(const std::string& name, bool force, Done done);
+  // In place of the device of that name. Where the new one cannot be served the old one is again.
+  void replace(DeviceConfig config, Origin origin, bool force, Done done);
+  void stop(const std::string& name, bool force, Done done);
+  // Returns at once: the end comes when the VMM goes.
+  [[nodiscard]] Answer<void> drain(const std::string& name);
+  [[nodiscard]] Answer<void> start(const std::string& name);
+  // Looks at the size of what is served, and tells the VMM: its capacity in bytes, before and now.
+  struct Sizes {
+    std::uint64_t before_bytes = 0;
+    std::uint64_t now_bytes = 0;
+  };
+  [[nodiscard]] Answer<Sizes> resize(const std::string& name);
+  // What can be changed without the device's end (changes_live); nothing else may differ.
+  void change_live(const DeviceConfig& config, Origin origin);
+
+  // The broker ends.
+  void stop_all(std::chrono::milliseconds patience);
+  void kill_all();
+  [[nodiscard]] bool all_finished() const noexcept { return unfinished_ == 0; }
+  // Somebody has stopped or removed one: that none is served is then no reason to end.
+  [[nodiscard]] bool was_changed() const noexcept { return changed_; }
+
+ private:
+  struct Owner {
+    std::string device;
+    int count = 0;
+    bool shared = false;
+  };
+  using Claims = std::map<std::pair<std::string_view, std::string>, Owner>;
+
+  [[nodiscard]] Answer<Served*> must_find(const std::string& name);
+  [[nodiscard]] Answer<void> refuse_clashes(const DeviceConfig& config) const;
+  void claim(const DeviceConfig& config);
+  void give_up_claims(const DeviceConfig& config);
+  [[nodiscard]] Answer<void> open(Served& served, DevicePlan plan);
+  void end(Served& served, bool force, Done done);
+  void on_finished(const std::string& name);
+  void retire(const std::string& name);
+
+  Services& services_;
+  DeviceMaker& maker_;
+  const Host& host_;
+  std::function<void()> settled_;
+  Devices devices_;
+  Claims claims_;
+  std::size_t unfinished_ = 0;
+  bool changed_ = false;
+};
+
+// "is in use by pid 12 (qemu) uid 107".
+[[nodiscard]] std::string in_use_text(const Fleet::Served& served);
+
+// Whether `after` differs from `before` only in what a device need not end for: whom it serves
+// next, and what it is called by in lists.
+[[nodiscard]] bool changes_live(const DeviceConfig& before, const DeviceConfig& after);
+
+}  // namespace broker

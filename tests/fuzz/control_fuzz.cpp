@@ -1,0 +1,64 @@
+// tests/fuzz/control_fuzz.cpp: packets of an operator's client, who may be anyone: each is refused,
+// or asks for one thing with a name, an act and numbers that are legal.
+//
+// Input: packets, each a byte for who asks, two for its length, and its bytes.
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "broker/control/requests.h"
+#include "tests/fuzz/fuzz_input.h"
+
+namespace {
+
+using broker::control::Access;
+using broker::control::Act;
+using broker::control::Caller;
+using fuzz::require;
+
+class Checker final : public broker::control::Requests {
+ public:
+  void status(const Caller& caller) override { asked(caller, Access::kRead); }
+  void device(const Caller& caller, const std::string& name, bool next) override {
+    asked(caller, Access::kRead);
+    legal(name, next);
+  }
+  void process(const Caller& caller, const std::string& name, std::uint32_t) override {
+    asked(caller, Access::kRead);
+    legal(name, true);
+  }
+  void order(const Caller& caller, const std::string& name, Act act, bool) override {
+    asked(caller, Access::kChange);
+    legal(name, false);
+    require(static_cast<std::uint32_t>(act) < broker::control::kActCount);
+  }
+  void end_broker(const Caller& caller) override { asked(caller, Access::kChange); }
+
+  int count = 0;
+
+ private:
+  void asked(const Caller& caller, Access needs) {
+    ++count;
+    require(caller.access >= needs);
+  }
+  static void legal(const std::string& name, bool may_be_empty) {
+    require(name.size() <= 64 && (may_be_empty || !name.empty()));
+    require(name.find('\0') == std::string::npos);
+  }
+};
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  fuzz::Input input(data, size);
+  while (!input.empty()) {
+    const auto access = static_cast<Access>(input.byte() % 3);
+    const auto packet = input.bytes(input.word());
+    Checker checker;
+    common::ipc::FdList none;
+    const auto refusal = broker::control::take_request(
+        checker, {1, access}, std::as_bytes(std::span(packet.data(), packet.size())), none);
+    require(checker.count == (refusal.refused() ? 0 : 1));
+  }
+  return 0;
+}

@@ -1,0 +1,157 @@
+#include "broker/control/requests.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <vector>
+
+#include "broker/control/wire.h"
+#include "common/sys.h"
+
+namespace broker::control {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+// Writes down what it was asked for.
+class Recorder final : public Requests {
+ public:
+  void status(const Caller&) override { asked.emplace_back("status"); }
+  void device(const Caller&, const std::string& name, bool next) override {
+    asked.push_back((next ? "after " : "device ") + name);
+  }
+  void process(const Caller&, const std::string& name, std::uint32_t index) override {
+    asked.push_back("process " + name + " " + std::to_string(index));
+  }
+  void order(const Caller&, const std::string& name, Act act, bool force) override {
+    asked.push_back("order " + name + " " + std::to_string(static_cast<int>(act)) +
+                    (force ? " force" : ""));
+  }
+  void end_broker(const Caller&) override { asked.emplace_back("end"); }
+
+  std::vector<std::string> asked;
+};
+
+class ControlRequests : public testing::Test {
+ protected:
+  Refusal take(std::span<const std::byte> packet, Access access = Access::kChange) {
+    return take_request(recorder_, {1, access}, packet, fds_);
+  }
+  template <typename T>
+  Refusal take_message(const T& message, Access access = Access::kChange) {
+    return take(std::as_bytes(std::span(&message, 1)), access);
+  }
+  template <typename T>
+  Outcome outcome_of(const T& message, Access access = Access::kChange) {
+    return take_message(message, access).outcome;
+  }
+
+  Recorder recorder_;
+  common::ipc::FdList fds_;
+};
+
+Order order_of(Act act, std::string_view name = "vda") {
+  Order order;
+  order.act = static_cast<std::uint32_t>(act);
+  put_text(order.name, name);
+  return order;
+}
+
+TEST_F(ControlRequests, HandsOnWhatIsRight) {
+  AskDevice next;
+  next.next = 1;
+  AskProcess process;
+  process.index = 3;
+  put_text(process.name, "vda");
+  Order force = order_of(Act::kRemove);
+  force.force = 1;
+  EXPECT_FALSE(take_message(AskStatus{}).refused());
+  EXPECT_FALSE(take_message(next).refused());
+  EXPECT_FALSE(take_message(process).refused());
+  EXPECT_FALSE(take_message(force).refused());
+  EXPECT_FALSE(take_message(EndBroker{}).refused());
+  EXPECT_THAT(recorder_.asked,
+              ElementsAre("status", "after ", "process vda 3", "order vda 3 force", "end"));
+}
+
+TEST_F(ControlRequests, RefusesPacketsTooShortForAKind) {
+  EXPECT_EQ(take({}).outcome, Outcome::kMalformed);
+  const std::array<std::byte, 3> three{};
+  EXPECT_EQ(take(three).outcome, Outcome::kMalformed);
+}
+
+TEST_F(ControlRequests, RefusesAKindThatIsNone) {
+  AskStatus message;
+  message.kind = 0x380;
+  EXPECT_EQ(outcome_of(message), Outcome::kMalformed);
+}
+
+TEST_F(ControlRequests, RefusesAnotherVersion) {
+  AskStatus message;
+  message.version = kVersion + 1;
+  EXPECT_THAT(take_message(message).text, HasSubstr("another version"));
+  EXPECT_THAT(recorder_.asked, IsEmpty());
+}
+
+TEST_F(ControlRequests, RefusesAnotherSize) {
+  std::vector<std::byte> longer(sizeof(Order) + 1);
+  const Order order = order_of(Act::kStop);
+  std::memcpy(longer.data(), &order, sizeof(order));
+  EXPECT_EQ(take(longer).outcome, Outcome::kMalformed);
+  EXPECT_EQ(take(std::span(longer).first(sizeof(Order) - 1)).outcome, Outcome::kMalformed);
+  EXPECT_FALSE(take(std::span(longer).first(sizeof(Order))).refused());
+}
+
+TEST_F(ControlRequests, RefusesAnActThatIsNone) {
+  Order order = order_of(Act::kStop);
+  order.act = kActCount;
+  EXPECT_EQ(outcome_of(order), Outcome::kMalformed);
+  order.act = 0xffffffff;
+  EXPECT_EQ(outcome_of(order), Outcome::kMalformed);
+}
+
+TEST_F(ControlRequests, RefusesAForceThatIsNeitherYesNorNo) {
+  Order order = order_of(Act::kStop);
+  order.force = 2;
+  EXPECT_EQ(outcome_of(order), Outcome::kMalformed);
+}
+
+TEST_F(ControlRequests, RefusesTextAfterTheEndOfAName) {
+  Order order = order_of(Act::kStop);
+  order.name[10] = 'x';
+  EXPECT_EQ(outcome_of(order), Outcome::kMalformed);
+}
+
+TEST_F(ControlRequests, TakesANameThatFillsItsRoom) {
+  EXPECT_FALSE(take_message(order_of(Act::kStop, std::string(64, 'n'))).refused());
+}
+
+TEST_F(ControlRequests, RefusesAnOrderWithoutAName) {
+  EXPECT_EQ(outcome_of(order_of(Act::kStop, "")), Outcome::kMalformed);
+}
+
+TEST_F(ControlRequests, RefusesDescriptorsWhereNoneBelong) {
+  auto pair = common::make_packet_pair();
+  ASSERT_TRUE(pair);
+  const AskStatus ask;
+  const std::array<common::FdRef, 1> extra = {pair->first.ref()};
+  ASSERT_TRUE(
+      common::ipc::send_bytes(pair->first.ref(), std::as_bytes(std::span(&ask, 1)), extra, false));
+  std::array<std::byte, 64> buffer;
+  ASSERT_TRUE(common::ipc::receive(pair->second.ref(), buffer, fds_, false));
+  EXPECT_THAT(take_message(ask).text, HasSubstr("1 descriptors"));
+}
+
+TEST_F(ControlRequests, LetsReadersLookAndNotChange) {
+  EXPECT_FALSE(take_message(AskStatus{}, Access::kRead).refused());
+  EXPECT_EQ(outcome_of(order_of(Act::kResize), Access::kRead), Outcome::kRefused);
+  EXPECT_EQ(outcome_of(EndBroker{}, Access::kRead), Outcome::kRefused);
+  EXPECT_EQ(outcome_of(AskStatus{}, Access::kNone), Outcome::kRefused);
+  EXPECT_THAT(recorder_.asked, ElementsAre("status"));
+}
+
+}  // namespace
+}  // namespace broker::control
