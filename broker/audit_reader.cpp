@@ -22,6 +22,11 @@ namespace {
 constexpr std::size_t kRecentMax = 64;
 constexpr std::size_t kRecordBytesMax = 8192;  // MAX_AUDIT_MESSAGE_LENGTH is 8970.
 constexpr std::chrono::milliseconds kGrace{50};
+#if defined(__x86_64__)
+constexpr std::uint32_t kNativeArch = AUDIT_ARCH_X86_64;
+#elif defined(__aarch64__)
+constexpr std::uint32_t kNativeArch = AUDIT_ARCH_AARCH64;
+#endif
 
 // BPF loads half words as big-endian; netlink headers have the host's byte order.
 constexpr std::uint32_t as_loaded(std::uint16_t type) noexcept {
@@ -45,12 +50,13 @@ common::Result<void> attach_filter(common::FdRef socket) {
 
 // The number after " name=", taking the last one: the fields before it are partly the process's own
 // words (its name), those after it are the kernel's.
-std::optional<int> field(std::string_view text, std::string_view name) {
+template <typename Number>
+std::optional<Number> field(std::string_view text, std::string_view name, int base = 10) {
   const std::size_t at = text.rfind(name);
   if (at == std::string_view::npos) return std::nullopt;
   const char* const first = text.data() + at + name.size();
-  int value = 0;
-  const auto [end, error] = std::from_chars(first, text.data() + text.size(), value);
+  Number value = 0;
+  const auto [end, error] = std::from_chars(first, text.data() + text.size(), value, base);
   if (error != std::errc() || end == first) return std::nullopt;
   return value;
 }
@@ -61,10 +67,14 @@ std::optional<SeccompKill> parse_seccomp_record(std::string_view text) {
   // "audit(…): auid=… uid=… gid=… ses=… pid=812 comm=… exe=… sig=31 arch=… syscall=257 compat=0 …"
   const std::size_t words_begin = text.find(" comm=");
   if (words_begin == std::string_view::npos) return std::nullopt;
-  const auto pid = field(text.substr(0, words_begin), " pid=");
-  const auto system_call = field(text.substr(words_begin), " syscall=");
-  if (!pid || !system_call) return std::nullopt;
-  return SeccompKill{*pid, *system_call};
+  const std::string_view kernels = text.substr(words_begin);
+  const auto pid = field<int>(text.substr(0, words_begin), " pid=");
+  const auto system_call = field<int>(kernels, " syscall=");
+  constexpr int kRefused = 0;
+  if (!pid || !system_call || field<int>(kernels, " sig=") == kRefused) return std::nullopt;
+  const auto arch = field<std::uint32_t>(kernels, " arch=", 16);
+  return SeccompKill{*pid, *system_call, field<std::uint64_t>(kernels, " ip=0x", 16).value_or(0),
+                     !arch || *arch == kNativeArch};
 }
 
 common::Result<std::unique_ptr<AuditReader>> AuditReader::open(EventLoop& loop) {
@@ -89,7 +99,7 @@ void AuditReader::find(pid_t pid, Answer answer) {
   on_readable();  // What has come, but whose event has not been handled yet.
   const auto known = std::find_if(recent_.rbegin(), recent_.rend(),
                                   [pid](const SeccompKill& kill) { return kill.pid == pid; });
-  if (known != recent_.rend()) return answer(known->system_call);
+  if (known != recent_.rend()) return answer(*known);
   const auto question = questions_.insert(questions_.end(), {pid, std::move(answer), {}});
   question->timer = loop_.after(kGrace, [this, question] { give_up(question); });
 }
@@ -121,7 +131,7 @@ void AuditReader::learn(const SeccompKill& kill) {
   if (question == questions_.end()) return;
   const Answer answer = std::move(question->answer);
   questions_.erase(question);
-  answer(kill.system_call);
+  answer(kill);
 }
 
 void AuditReader::give_up(std::list<Question>::iterator question) {

@@ -22,9 +22,12 @@ namespace broker {
 struct SeccompKill {
   pid_t pid = -1;
   int system_call = -1;
+  std::uint64_t instruction = 0;  // Where the process stood; 0 where the record does not say.
+  bool native = true;             // Else a number of another table: int 0x80.
 };
 
-// From the text of an AUDIT_SECCOMP record. Nothing where it does not look like one.
+// From the text of an AUDIT_SECCOMP record. Nothing where it does not look like one, and where
+// nobody was killed: what the broker's own list refuses is recorded too.
 [[nodiscard]] std::optional<SeccompKill> parse_seccomp_record(std::string_view text);
 
 class AuditReader {
@@ -34,9 +37,9 @@ class AuditReader {
   AuditReader(const AuditReader&) = delete;
   AuditReader& operator=(const AuditReader&) = delete;
 
-  // Calls back once: with the number, or with nothing where no record has come after a short grace
-  // (it may come later than the death that it explains).
-  using Answer = std::function<void(std::optional<int> system_call)>;
+  // Calls back once: with the record, or with nothing where none has come after a short grace (it
+  // may come later than the death that it explains).
+  using Answer = std::function<void(const std::optional<SeccompKill>& kill)>;
   void find(pid_t pid, Answer answer);
 
  private:

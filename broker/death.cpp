@@ -5,6 +5,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
+#include <cstdio>
 #include <utility>
 
 #include "broker/event_text.h"
@@ -31,14 +33,24 @@ void kill_child(common::FdRef pidfd) noexcept {
   (void)::syscall(SYS_pidfd_send_signal, pidfd.number, SIGKILL, nullptr, 0U);
 }
 
+std::string describe_kill(const SeccompKill& kill) {
+  std::string words = "killed by seccomp: system call ";
+  words += kill.native ? policy::syscall_name(kill.system_call)
+                       : std::to_string(kill.system_call) + " of another architecture's table";
+  if (kill.instruction == 0) return words;
+  std::array<char, 24> where{};
+  std::snprintf(where.data(), where.size(), " at 0x%llx",
+                static_cast<unsigned long long>(kill.instruction));
+  return words + where.data();
+}
+
 void explain_death(const Death& death, pid_t pid, AuditReader* audit,
                    std::function<void(const std::string& words)> tell) {
   if (!death.by_seccomp() || audit == nullptr) {
     return tell(describe_death(death.si_code, death.status));
   }
-  audit->find(pid, [death, tell = std::move(tell)](std::optional<int> system_call) {
-    if (!system_call) return tell(describe_death(death.si_code, death.status));
-    tell("killed by seccomp: system call " + policy::syscall_name(*system_call));
+  audit->find(pid, [death, tell = std::move(tell)](const std::optional<SeccompKill>& kill) {
+    tell(kill ? describe_kill(*kill) : describe_death(death.si_code, death.status));
   });
 }
 

@@ -28,8 +28,11 @@ struct Death {
 // SIGKILL; does nothing where it is dead already.
 void kill_child(common::FdRef pidfd) noexcept;
 
-// "killed by seccomp: system call openat". Calls back at once, or after a short while where the
-// kernel's audit record is still to come. `audit` may be null.
+// "killed by seccomp: system call openat at 0x7f4a", the last of it the instruction pointer.
+[[nodiscard]] std::string describe_kill(const SeccompKill& kill);
+
+// The same where it was that, else how it ended. Calls back at once, or after a short while where
+// the kernel's audit record is still to come. `audit` may be null.
 void explain_death(const Death& death, pid_t pid, AuditReader* audit,
                    std::function<void(const std::string& words)> tell);
 

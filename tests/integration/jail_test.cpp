@@ -138,12 +138,12 @@ TEST_P(Jail, DeathByTheFilterIsLoggedWithTheSystemCallAndOtherQueuesGoOn) {
   const bool named = (std::stoull(ours, nullptr, 16) & kCapAuditRead) != 0;
   if (!fakes::inject_system_call(workers_[1], SYS_socket)) GTEST_SKIP() << "needs ptrace";
   EXPECT_NE(host_.broker().wait_for_line({"error", "worker vda/1 killed by seccomp: ",
-                                          named ? "system call socket" : "system call"}),
+                                          named ? "system call socket at 0x" : "system call"}),
             "");
   expect_serves(client_->queue(0));
   ASSERT_TRUE(fakes::inject_system_call(session_, SYS_execve));
   EXPECT_NE(host_.broker().wait_for_line({"error", "session of pid ", "killed by seccomp: ",
-                                          named ? "system call execve" : "system call"}),
+                                          named ? "system call execve at 0x" : "system call"}),
             "");
   expect_serves(host_.connect()->queue());
 }

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "broker/death.h"
+
 namespace broker {
 namespace {
 
@@ -13,6 +15,29 @@ TEST(ParseSeccompRecord, FindsPidAndSystemCall) {
   ASSERT_TRUE(kill.has_value());
   EXPECT_EQ(kill->pid, 812);
   EXPECT_EQ(kill->system_call, 257);
+  EXPECT_EQ(kill->instruction, 0x7f4aU);
+  EXPECT_TRUE(kill->native);
+}
+
+TEST(ParseSeccompRecord, IsOfNobodyWhoWasOnlyRefused) {
+  EXPECT_FALSE(parse_seccomp_record("audit(1.1:1): pid=812 comm=\"bulkhead\" exe=\"/bin/bulkhead\" "
+                                    "sig=0 arch=c000003e syscall=101 compat=0 ip=0x7f4a "
+                                    "code=0x50001")
+                   .has_value());
+}
+
+TEST(DescribeKill, NamesTheCallAndTheInstruction) {
+  EXPECT_EQ(describe_kill({812, 257, 0x7f4a12, true}),
+            "killed by seccomp: system call openat at 0x7f4a12");
+  EXPECT_EQ(describe_kill({812, 5, 0, false}),
+            "killed by seccomp: system call 5 of another architecture's table");
+}
+
+TEST(ParseSeccompRecord, KnowsInterrupt80) {
+  const auto kill = parse_seccomp_record(
+      "audit(1.1:1): pid=812 comm=\"x\" exe=\"/a\" sig=31 arch=40000003 syscall=5 compat=1 ip=0x1");
+  ASSERT_TRUE(kill.has_value());
+  EXPECT_FALSE(kill->native);
 }
 
 TEST(ParseSeccompRecord, TakesNoNumberFromTheProcesssOwnWords) {
