@@ -31,7 +31,9 @@ jailed process for every virtqueue.
   bulkhead posture                                               show what jails running processes
 )";
 
-constexpr std::string_view kGeneralEnd = R"(  bulkhead --version | --help
+constexpr std::string_view kGeneralEnd =
+    R"(  bulkhead doctor [--log=FILE]                                   explain what a log says went wrong
+  bulkhead --version | --help
 
 'bulkhead COMMAND --help' lists the options of a command.
 )";
@@ -119,6 +121,21 @@ These options override the file. SIGUSR1 prints the posture of every process.
 Exit status: 0 after a clean stop, 1 where it could not start, 2 where the usage or FILE is wrong.
 )";
 
+constexpr std::string_view kDoctorText =
+    R"(Usage: journalctl -b | bulkhead doctor
+       bulkhead doctor --log=FILE
+
+Reads log lines and says in plain words why a guest does not get its device, and what to do: deaths
+by seccomp, what AppArmor or SELinux denied, sockets that a VMM may not open, memory that is not
+shared, layers of the jail that are missing. The lines may be those of Bulkhead, of the kernel, of
+an audit log and of the VMM, all together.
+
+  --log=FILE                    read these lines, not standard input; also - for that
+  --help                        this text
+
+Exit status: 0, 1 where FILE cannot be read, 2 for wrong usage.
+)";
+
 constexpr std::string_view kPostureText =
     R"(Usage: bulkhead posture [NAME]... [--json] [--control-socket=PATH]
        bulkhead posture --pid=N | --permissions
@@ -169,6 +186,7 @@ std::string serve_help() {
          option_line("--help", "this text") + std::string(kServeEnd);
 }
 
+std::string doctor_help() { return std::string(kDoctorText); }
 std::string posture_help() { return std::string(kPostureText); }
 
 }  // namespace broker

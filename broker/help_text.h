@@ -11,6 +11,7 @@ namespace broker {
 [[nodiscard]] std::string net_help();
 [[nodiscard]] std::string serve_help();
 [[nodiscard]] std::string posture_help();
+[[nodiscard]] std::string doctor_help();
 
 // "  --queue-size=N                most entries of …": the help on a line of its own where the
 // option reaches into its column.

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "broker/control/run.h"
+#include "broker/doctor.h"
 #include "broker/log.h"
 #include "broker/options.h"
 #include "broker/print_posture.h"
@@ -61,6 +62,8 @@ int run(const broker::PrintAndExit& command) {
   const bool written = std::fputs(command.text.c_str(), stdout) >= 0 && std::fflush(stdout) == 0;
   return written ? 0 : 1;
 }
+
+int run(const broker::RunDoctor& command) { return broker::run_doctor(command.log); }
 
 int run(const broker::RunPosture& command) { return broker::print_posture(command.pid); }
 

@@ -338,9 +338,16 @@ Outcome parse_posture(const Words& words) {
   return RunPosture{pid};
 }
 
+Outcome parse_doctor(const Words& words) {
+  if (contains(words, "--help") || contains(words, "-h")) return PrintAndExit{doctor_help()};
+  constexpr OptionName kOptions[] = {{"log"}};
+  TRY_LET(const std::vector<Given> given, split_options(words, kOptions, "doctor"));
+  return given.empty() ? RunDoctor{} : RunDoctor{given.front().values.back()};
+}
+
 Outcome unknown_command(const std::string& word) {
-  std::vector<std::string_view> commands = {"blk",     "net",    "serve",
-                                            "posture", "--help", "--version"};
+  std::vector<std::string_view> commands = {"blk",    "net",    "serve",    "posture",
+                                            "doctor", "--help", "--version"};
   for (const auto& command : control::operator_commands()) commands.push_back(command.name);
   const std::string what = word.starts_with("-") ? "option" : "command";
   std::string line = "there is no " + what + " " + in_quotes(word);
@@ -364,8 +371,9 @@ Outcome parse_command(std::span<const std::string> arguments, int listen_fds) {
   words = normalised(std::move(words));
   if (words.empty()) {
     return fail(
-        usage_error({"say what to do: 'bulkhead blk', 'bulkhead net', 'bulkhead serve' or " +
-                     std::string("'bulkhead posture'; 'bulkhead --help' explains them")}));
+        usage_error({"say what to do: 'bulkhead blk', 'bulkhead net', 'bulkhead serve', " +
+                     std::string("'bulkhead posture' or 'bulkhead doctor'; 'bulkhead --help' "
+                                 "explains them")}));
   }
   const std::string command = words.front();
   words.erase(words.begin());
@@ -380,6 +388,7 @@ Outcome parse_command(std::span<const std::string> arguments, int listen_fds) {
   }
   if (command == "serve") return parse_serve(words);
   if (command == "posture") return parse_posture(words);
+  if (command == "doctor") return parse_doctor(words);
   if (const auto* found = control::find_operator_command(command)) {
     return parse_operator(*found, words);
   }

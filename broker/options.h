@@ -22,7 +22,10 @@ struct RunServe {
 struct RunPosture {
   pid_t pid = -1;
 };
-using Command = std::variant<PrintAndExit, RunServe, RunPosture, control::RunOperator>;
+struct RunDoctor {
+  std::string log = "-";
+};
+using Command = std::variant<PrintAndExit, RunServe, RunPosture, RunDoctor, control::RunOperator>;
 
 // Why there is no command: the lines for stderr, and the exit code (2: wrong usage).
 struct UsageError {
