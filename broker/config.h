@@ -44,6 +44,7 @@ struct DeviceConfig {
   bool direct = false;
   bool discard = true;
   bool write_zeroes = true;
+  bool lock = true;  // False: another may have the image until its guest has moved here.
   std::uint32_t block_size = 512;  // 512 or 4096.
   std::string serial;              // At most 20 bytes; empty: made from the name.
 

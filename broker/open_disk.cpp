@@ -131,6 +131,7 @@ Answer<void> lock(FdRef file, const DeviceConfig& config) {
   if (!taken(errno)) {
     return disk_error(config.blk_file, "cannot be locked: " + errno_text(errno));
   }
+  if (!config.lock) return {};
   std::string holder = "another device or process";
   if (::fcntl(file.number, F_OFD_GETLK, &whole) == 0 && whole.l_type != F_UNLCK &&
       whole.l_pid > 0) {
@@ -138,7 +139,8 @@ Answer<void> lock(FdRef file, const DeviceConfig& config) {
   }
   return disk_error(config.blk_file, "is in use: " + holder + " holds a lock on it" +
                                          (config.read_only ? "" : " (only one may write)") +
-                                         "; stop that, or give another disk");
+                                         "; stop that, or give another disk; --lock=off is for the "
+                                         "destination of a migration");
 }
 
 Answer<void> measure(Disk& disk, const struct stat& status, const DeviceConfig& config) {
@@ -212,8 +214,8 @@ Answer<Disk> open_disk(const DeviceConfig& config) {
   const bool block_device = S_ISBLK(status.st_mode);
   const int access = config.read_only ? O_RDONLY : O_RDWR;
   // O_EXCL without O_CREAT: a block device that is mounted, or that another writer has, is refused.
-  const int flags =
-      access | (config.direct ? O_DIRECT : 0) | (block_device && !config.read_only ? O_EXCL : 0);
+  const int flags = access | (config.direct ? O_DIRECT : 0) |
+                    (block_device && !config.read_only && config.lock ? O_EXCL : 0);
   Disk disk;
   TRY_LET(disk.file, open_for_use(found.ref(), flags, config));
   TRY(lock(disk.file.ref(), config));

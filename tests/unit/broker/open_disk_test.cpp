@@ -150,6 +150,26 @@ TEST(OpenDisk, RefusesAnImageThatIsServedAlready) {
   EXPECT_THAT(error_of(reader), HasSubstr("in use"));
 }
 
+TEST(OpenDisk, OpensAnImageThatIsServedAlreadyWhereItsGuestIsToMigrateHere) {
+  const Scratch dir;
+  DeviceConfig config = disk_at(dir.image("d", kMiB));
+  const Answer<Disk> first = open_disk(config);
+  ASSERT_TRUE(first) << first.error();
+  config.lock = false;
+  const Answer<Disk> second = open_disk(config);
+  EXPECT_TRUE(second) << second.error();
+}
+
+TEST(OpenDisk, LocksAlsoWhereItNeedNotIfNobodyElseDoes) {
+  const Scratch dir;
+  DeviceConfig config = disk_at(dir.image("d", kMiB));
+  config.lock = false;
+  const Answer<Disk> first = open_disk(config);
+  ASSERT_TRUE(first) << first.error();
+  config.lock = true;
+  EXPECT_THAT(error_of(config), HasSubstr("in use"));
+}
+
 TEST(OpenDisk, RefusesTheSameImageUnderAnotherName) {
   const Scratch dir;
   const Answer<Disk> first = open_disk(disk_at(dir.image("d", kMiB)));

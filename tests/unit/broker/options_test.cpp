@@ -56,6 +56,7 @@ TEST(Options, ADiskAndASocketAreEnough) {
   EXPECT_FALSE(device.direct);
   EXPECT_TRUE(device.discard);
   EXPECT_TRUE(device.write_zeroes);
+  EXPECT_TRUE(device.lock);
   EXPECT_EQ(device.block_size, 512u);
   EXPECT_EQ(device.socket_mode, 0660u);
   EXPECT_FALSE(device.num_queues.has_value());
@@ -65,8 +66,8 @@ TEST(Options, TakesEveryOption) {
   const DeviceConfig device = device_of(
       parse_blk({"--read-only", "--num-queues=4", "--queue-size=256", "--direct=on",
                  "--engine=io_uring", "--block-size=4096", "--serial=abc 123", "--discard=off",
-                 "--write-zeroes=off", "--poll-us=50", "--socket-mode=0600", "--socket-owner=root",
-                 "--socket-group=kvm", "--allow-uid=0,1000", "--name=sys"}));
+                 "--write-zeroes=off", "--lock=off", "--poll-us=50", "--socket-mode=0600",
+                 "--socket-owner=root", "--socket-group=kvm", "--allow-uid=0,1000", "--name=sys"}));
   EXPECT_TRUE(device.read_only);
   EXPECT_EQ(device.num_queues, 4u);
   EXPECT_EQ(device.queue_size, 256u);
@@ -76,6 +77,7 @@ TEST(Options, TakesEveryOption) {
   EXPECT_EQ(device.serial, "abc 123");
   EXPECT_FALSE(device.discard);
   EXPECT_FALSE(device.write_zeroes);
+  EXPECT_FALSE(device.lock);
   EXPECT_EQ(device.poll_us, 50u);
   EXPECT_EQ(device.socket_mode, 0600u);
   EXPECT_EQ(device.socket_owner, "root");
