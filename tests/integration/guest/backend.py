@@ -30,6 +30,7 @@ class Device:
     read_only: bool = False
     direct: bool = False
     engine: str = "auto"
+    lock: bool = True  # False: another back-end has the image until its guest has moved.
 
     def table(self, sock: Path) -> str:
         """One [[device]] of `bulkhead serve --config`."""
@@ -38,6 +39,7 @@ class Device:
             "blk_file": str(self.image), "num_queues": self.queues,
             "block_size": self.block_size, "read_only": self.read_only,
             "direct": self.direct, "engine": self.engine, "serial": f"serial-{self.name}",
+            "lock": self.lock,
         }
         return table_of(rows)
 

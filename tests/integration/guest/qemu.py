@@ -84,8 +84,9 @@ class Guest:
 
     def __init__(self, disks: list, script: str, workdir: Path, *, timeout_s: float = 240,
                  may_reboot: bool = False, spare_memory: bool = False, echo=None, cards: list = (),
-                 images: list = ()):
-        self.token = secrets.token_hex(8)
+                 images: list = (), moves_from=None):
+        """`moves_from`: a guest that will migrate here; the script is the same."""
+        self.token = moves_from.token if moves_from else secrets.token_hex(8)
         self.workdir = Path(workdir)
         self.console = self.workdir / "console.log"
         self.deadline = time.monotonic() + timeout_s
@@ -110,6 +111,8 @@ class Guest:
                         "-device", f"virtio-blk-pci,drive=i{index}"]
         if not may_reboot:
             command.append("-no-reboot")
+        if moves_from:
+            command += ["-incoming", f"unix:{self.workdir}/migration"]
         if not shutil.which(QEMU):
             raise kit.KitError(f"{QEMU} is not installed: apt-get install qemu-system-x86")
         self._errors = open(self.workdir / "qemu.stderr", "w+", encoding="utf-8")
@@ -226,6 +229,50 @@ class Guest:
         self.qmp("device_del", id="late-disk")
         self._wait_deleted("late-disk")
         self.qmp("chardev-remove", id="late")
+
+    def migrate_to(self, destination):
+        """Live; what the script prints from now on, the destination's QEMU prints."""
+        destination.wait_qmp()
+        # It answers once it waits for us.
+        state = destination.qmp("query-status")["status"]
+        if state != "inmigrate":
+            self._fail(f"the destination is not waiting for a migration but '{state}'")
+        self._begin_migration(f"unix:{destination.workdir}/migration")
+        self._wait_migration("completed")
+        self.qmp("quit")
+        self.process.wait()
+
+    def try_to_migrate_and_give_up(self):
+        """To nowhere, which reads a little and then no more."""
+        with socket.socket(socket.AF_UNIX) as listener:
+            path = self.workdir / "nowhere"
+            path.unlink(missing_ok=True)
+            listener.bind(str(path))
+            listener.listen()
+            self._begin_migration(f"unix:{path}")
+            self._wait_migration("active")
+            self.qmp("migrate_cancel")
+            self._wait_migration("cancelled")
+
+    def _begin_migration(self, uri: str):
+        self.qmp("migrate", uri=uri)
+
+    def _wait_migration(self, wanted: str):
+        while True:
+            found = self.qmp("query-migrate")
+            if found.get("status") == wanted:
+                return
+            if found.get("status") in ("failed", "completed") or time.monotonic() > self.deadline:
+                self._fail(f"migration is not '{wanted}': {found}")
+            time.sleep(0.05)
+
+    def wait_qmp(self):
+        """For a guest that prints nothing yet."""
+        path = self.workdir / "qmp"
+        while not path.exists():
+            if self.process.poll() is not None or time.monotonic() > self.deadline:
+                self._fail("QEMU did not start")
+            time.sleep(0.02)
 
     def kill_hard(self):
         """The VMM vanishes without a word, as in a crash."""

@@ -41,8 +41,10 @@ class Setting:
         return backend.Device(name, image, **options)
 
     @contextmanager
-    def serve(self, *devices):
-        with backend.Backend(list(devices), self.workdir, self.bin_dir, self.peer) as broker:
+    def serve(self, *devices, directory: str = "."):
+        place = self.workdir / directory
+        place.mkdir(exist_ok=True)
+        with backend.Backend(list(devices), place, self.bin_dir, self.peer) as broker:
             try:
                 yield broker
             except Exception as error:
@@ -371,6 +373,36 @@ def check_disks(setting: Setting, fs: str, disks: list, promises: list) -> None:
     expect(f"{len(disks)} sound disks", output.count("sound vd") == len(disks))
 
 
+def migrated(setting: Setting) -> None:
+    """Live, under fio with verify, to another back-end and back; some attempts given up."""
+    disk = setting.sparse_image("disk", 64)
+    here = setting.device("disk", disk)
+    away = setting.device("disk", disk, lock=False)
+    with setting.serve(here) as source, setting.serve(away, directory="away") as destination:
+        with setting.guest(source, "migrate.sh", "disk", timeout_s=600) as guest:
+            guest.wait_line("round 1")
+            for _ in range(3):
+                guest.try_to_migrate_and_give_up()
+            guest.wait_line("round")
+            with setting.guest(destination, "migrate.sh", "disk", directory="there",
+                               moves_from=guest, timeout_s=600) as there:
+                guest.migrate_to(there)
+                there.wait_line("round")
+                there.wait_line("round")
+                with setting.guest(source, "migrate.sh", "disk", directory="back",
+                                   moves_from=there, timeout_s=600) as back:
+                    there.migrate_to(back)
+                    back.wait_line("round")
+                    back.wait_line("round")
+                    # A new device tells the script that this is enough.
+                    back.qmp("device_add", driver="virtio-balloon-pci", bus=qemu.HOTPLUG_PORT)
+                    back.finish()
+        log = source.log.read_text()
+        expect("that the log of a migration was kept and given up 3 times, and kept once more",
+               log.count("log of written pages") >= 7)
+    kit.run(["e2fsck", "-fn", disk], env=kit.path_with_sbin())
+
+
 def wait_workers_gone(broker) -> None:
     """Both VMMs are gone: nothing that served them may stay. Spares are not sealed yet."""
     def sealed() -> list:
@@ -431,6 +463,6 @@ def net_testpmd(setting: Setting) -> None:
 SCENARIOS = {
     scenario.__name__: scenario
     for scenario in (firmware_boot, four_queues, reset, disk_kinds, memory_added, disk_plugged,
-                     broker_restarted, processes_killed, qemu_killed, resize, power_cut,
+                     broker_restarted, processes_killed, qemu_killed, resize, power_cut, migrated,
                      net_traffic, net_changes, net_broker_restarted, net_testpmd)
 }
