@@ -24,9 +24,9 @@ constexpr std::uint64_t kUnderstood =
 
 constexpr std::uint64_t kProtocolRarp = 1ULL << 2;
 constexpr std::uint64_t kProtocolMtu = 1ULL << 4;
-constexpr std::uint64_t kProtocolUnderstood = kProtocolMq | kProtocolReplyAck | kProtocolConfig |
-                                              kProtocolMemSlots | kProtocolResetDevice |
-                                              kProtocolRarp | kProtocolMtu;
+constexpr std::uint64_t kProtocolUnderstood = kProtocolMq | kProtocolLogShmfd | kProtocolReplyAck |
+                                              kProtocolConfig | kProtocolMemSlots |
+                                              kProtocolResetDevice | kProtocolRarp | kProtocolMtu;
 
 }  // namespace
 
@@ -90,7 +90,7 @@ void NetClient::start_queue(std::uint32_t index, std::uint16_t base) {
   const std::uint32_t number = number_of(index);
   vhost_.set_vring_num(number, queue.place().size);
   vhost_.set_vring_base(number, base);
-  vhost_.set_vring_addr(queue.place().vring_addr(number, memory_));
+  vhost_.set_vring_addr(queue.place().vring_addr(number, memory_, logs_));
   vhost_.set_vring_fd(VhostRequest::kSetVringErr, number, queue.err_fd());
   vhost_.set_vring_fd(VhostRequest::kSetVringKick, number, queue.kick_fd());
   vhost_.set_vring_fd(VhostRequest::kSetVringCall, number, queue.doorbell().current());
@@ -104,6 +104,15 @@ void NetClient::start_all() {
   }
   if (!options_.offer_buffers) return;
   for (std::uint32_t i = 0; i < options_.pairs; ++i) receive_queue(i).offer_buffers();
+}
+
+void NetClient::log_writes(bool on) {
+  logs_ = on;
+  vhost_.set_features(features_ | (on ? kVhostFeatureLogAll : 0));
+  for (std::uint32_t i = 0; i < queues(); ++i) {
+    const std::uint32_t number = number_of(i);
+    vhost_.set_vring_addr(queues_.at(i)->place().vring_addr(number, memory_, on));
+  }
 }
 
 void NetClient::enable_pair(std::uint32_t pair, bool on) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/virtio_net_wire.h"
+#include "tests/fakes/dirty_log.h"
 #include "tests/fakes/net_queue_driver.h"
 #include "tests/fakes/vhost_frontend.h"
 #include "tests/fakes/vm_memory.h"
@@ -62,6 +63,9 @@ class NetClient {
   [[nodiscard]] std::uint32_t number_of(std::uint32_t index);
   // ENABLE 0 and GET_VRING_BASE, as QEMU stops a ring.
   [[nodiscard]] std::uint32_t stop_queue(std::uint32_t index);
+  // As QEMU begins and ends a migration: SET_LOG_BASE first, then what makes use of it.
+  void set_log(const DirtyLog& log) { vhost_.set_log_base(log.description(), log.file()); }
+  void log_writes(bool on);
   // A guest's reset: every ring stopped, emptied, and started again.
   void restart_all();
 
@@ -70,6 +74,7 @@ class NetClient {
   [[nodiscard]] NetQueueDriver::Shape shape_of(std::uint32_t index) const;
 
   Options options_;
+  bool logs_ = false;
   VhostFrontend vhost_;
   VmMemory memory_;
   std::vector<std::unique_ptr<NetQueueDriver>> queues_;

@@ -17,6 +17,9 @@ import kit
 
 CLONE_NEWNET = 0x40000000
 TAP = "tap0"
+SECOND_TAP = "tap1"
+BRIDGE = "br0"
+ETH_P_RARP = 0x8035
 HOST = "192.0.2.1"  # RFC 5737.
 TESTPMD_ADDRESS = "192.0.2.9"
 SINK_PORT, SOURCE_PORT, BOOT_PORT = 5001, 5002, 5003
@@ -27,8 +30,10 @@ WAIT_S = 60
 class Network:
     """Context manager: the tap and its servers are there inside the block."""
 
-    def __init__(self):
+    def __init__(self, second_tap: bool = False):
+        """With a second tap there is a bridge, which has the address then."""
         self.tap = TAP
+        self.second = SECOND_TAP if second_tap else None
         self._boots = 0
         self._source = os.urandom(SOURCE_BYTES)
         self._servers = []
@@ -37,9 +42,17 @@ class Network:
     def __enter__(self):
         enter_namespace()
         self.ip("link", "set", "lo", "up")
-        self.ip("tuntap", "add", "dev", self.tap, "mode", "tap", "multi_queue")
-        self.ip("addr", "add", f"{HOST}/24", "dev", self.tap)
-        self.ip("link", "set", self.tap, "up")
+        port = self.tap
+        if self.second:
+            port = BRIDGE
+            self.ip("link", "add", BRIDGE, "type", "bridge", "stp_state", "0")
+        for tap in filter(None, (self.tap, self.second)):
+            self.ip("tuntap", "add", "dev", tap, "mode", "tap", "multi_queue")
+            if self.second:
+                self.ip("link", "set", tap, "master", BRIDGE)
+            self.ip("link", "set", tap, "up")
+        self.ip("addr", "add", f"{HOST}/24", "dev", port)
+        self.ip("link", "set", port, "up")
         self._serve(SINK_PORT, self._sink)
         self._serve(SOURCE_PORT, self._send)
         self._serve(BOOT_PORT, self._count_boot)
@@ -56,6 +69,25 @@ class Network:
 
     def ip(self, *words) -> str:
         return kit.run(["ip", *words], env=kit.path_with_sbin())
+
+    def listen_for_rarp(self, tap: str) -> socket.socket:
+        """For wait_rarp(): from now on."""
+        listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_RARP))
+        listener.bind((tap, ETH_P_RARP))
+        listener.settimeout(WAIT_S)
+        return listener
+
+    @staticmethod
+    def wait_rarp(listener: socket.socket, mac: str) -> None:
+        """Until somebody has said that `mac` is there."""
+        wanted = bytes.fromhex(mac.replace(":", ""))
+        while True:
+            try:
+                frame = listener.recv(2048)
+            except TimeoutError as error:
+                raise kit.KitError(f"no RARP frame of {mac} came") from error
+            if frame[6:12] == wanted:
+                return
 
     def ping(self, address: str, count: int, size: int) -> None:
         kit.run(["ping", "-q", "-c", str(count), "-i", "0.1", "-w", "30", "-s", str(size), address])

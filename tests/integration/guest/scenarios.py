@@ -62,10 +62,10 @@ class Setting:
         return backend.Card(name, tap, **({"engine": self.engine} | more))
 
     def guest_on_net(self, broker, script: str, name: str, directory: str = "guest",
-                     reconnect: bool = False, **more):
+                     reconnect: bool = False, announces: bool = True, **more):
         place = self.workdir / directory
         place.mkdir(exist_ok=True)
-        cards = [qemu.Card(broker.socket_of(name), reconnect=reconnect)]
+        cards = [qemu.Card(broker.socket_of(name), reconnect=reconnect, announces=announces)]
         text = (SCRIPTS / "net_lib.sh").read_text() + (SCRIPTS / script).read_text()
         return qemu.Guest([], text, place, echo=print, cards=cards, **more)
 
@@ -424,6 +424,28 @@ def net_traffic(setting: Setting) -> None:
     expect("no complaint of the host about what the guest sent", not net.complaints())
 
 
+def net_migrated(setting: Setting) -> None:
+    """Live, while files go both ways, to another tap: the network hears of it, and nothing ends."""
+    def guest_at(broker, directory: str, **more):
+        return setting.guest_on_net(broker, "net_migrate.sh", "eth0", directory=directory,
+                                    announces=False, timeout_s=600, **more)
+
+    with network.Network(second_tap=True) as net, \
+            setting.serve(setting.card("eth0", net.tap)) as source, \
+            setting.serve(setting.card("eth0", net.second), directory="away") as destination:
+        with guest_at(source, "guest") as guest:
+            guest.wait_line("transferred")
+            with guest_at(destination, "there", moves_from=guest) as there:
+                rarp = net.listen_for_rarp(network.BRIDGE)
+                guest.migrate_to(there)
+                net.wait_rarp(rarp, qemu.Card.mac)
+                there.wait_line("transferred")
+                there.wait_line("transferred")
+                there.qmp("device_add", driver="virtio-balloon-pci", bus=qemu.HOTPLUG_PORT)
+                there.finish()
+    expect("no complaint of the host about what the guest sent", not net.complaints())
+
+
 def net_changes(setting: Setting) -> None:
     """The tap goes down and comes up, the guest reboots, its VMM is killed: the net goes on."""
     with network.Network() as net, setting.serve(setting.card("eth0", net.tap)) as broker:
@@ -464,5 +486,5 @@ SCENARIOS = {
     scenario.__name__: scenario
     for scenario in (firmware_boot, four_queues, reset, disk_kinds, memory_added, disk_plugged,
                      broker_restarted, processes_killed, qemu_killed, resize, power_cut, migrated,
-                     net_traffic, net_changes, net_broker_restarted, net_testpmd)
+                     net_traffic, net_migrated, net_changes, net_broker_restarted, net_testpmd)
 }
