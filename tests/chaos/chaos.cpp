@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <sstream>
+#include <utility>
 
 #include "tests/fakes/failure.h"
 #include "tests/fakes/hijack.h"
@@ -22,6 +23,9 @@ constexpr std::uint64_t kBlocks = 64;
 constexpr std::uint64_t kSectorsOfQueue = 8 * kBlocks;
 constexpr std::uint32_t kEventsOfEpoch = 50;  // Then everything is read back.
 constexpr std::size_t kStoryLines = 40;
+// What change_memory() adds lies far beyond everything else, and a log has to have bits for it.
+constexpr std::uint64_t kFarAddr = 1ULL << 40;
+constexpr std::uint64_t kFarBytes = 1 << 20;
 // So many requests of each queue after each event.
 constexpr std::uint64_t kProgress = 8;
 
@@ -58,6 +62,8 @@ Chaos::Chaos(const Plan& plan) : plan_(plan), random_(plan.seed), versions_(plan
       {"pause a queue", &Chaos::pause_queue, false, 3},
       {"stop and start a ring", &Chaos::stop_and_start_ring, false, 3},
       {"grow the disk", &Chaos::grow_disk, false, 2},
+      {"switch a migration's log", &Chaos::switch_log, false, 4},
+      {"migrate to another broker", &Chaos::migrate, false, 2},
   };
   integration::make_image(images_.file("disk.img"), plan_.queues * kBlocks * 4096);
   start_broker();
@@ -66,7 +72,7 @@ Chaos::Chaos(const Plan& plan) : plan_(plan), random_(plan.seed), versions_(plan
   options.shape.slots = 8;
   options.shape.slot_bytes = 4096;
   if (!plan_.tracked) options.protocol_features = ~fakes::kProtocolInflight;
-  client_ = std::make_unique<fakes::BlkClient>(sockets_.file("disk.sock"), options);
+  client_ = std::make_unique<fakes::BlkClient>(socket_, options);
   start_loads();
 }
 
@@ -203,7 +209,7 @@ void Chaos::swap_calls() {
 }
 
 void Chaos::change_memory() {
-  const fakes::VmRegion more{1ULL << 40, 1 << 20, 1ULL << 50, 0};
+  const fakes::VmRegion more{kFarAddr, kFarBytes, 1ULL << 50, 0};
   client_->vhost().add_mem_reg(more, client_->memory().file(2));
   if (pick(2) == 0) {
     client_->vhost().rem_mem_reg(more);
@@ -232,16 +238,47 @@ void Chaos::grow_disk() {
   std::filesystem::resize_file(path, std::filesystem::file_size(path) + (1 << 20));
 }
 
+// A migration begins, goes on with another log, or is given up.
+void Chaos::switch_log() {
+  if (log_) fakes::require(log_->nothing_outside_changed(), "written outside of the log");
+  if (log_ && pick(2) == 0) {
+    client_->log_writes(false);
+    log_.reset();
+    return;
+  }
+  constexpr std::uint64_t kBytes = (kFarAddr + kFarBytes) / fakes::kLogPageBytes / 8;
+  const auto old = std::exchange(log_, std::make_unique<fakes::DirtyLog>(kBytes, pick(9000)));
+  client_->set_log(*log_);
+  client_->log_writes(true);
+}
+
+// The front-end is the same one; its guest goes on at a broker that did not know it.
+void Chaos::migrate() {
+  collect_pauses();
+  const std::unique_ptr<fakes::BrokerProcess> source = std::move(broker_);
+  start_broker(Image::kStillAnothers);
+  for (std::uint32_t queue = 0; queue < plan_.queues; ++queue) {
+    const std::uint32_t base = client_->stop_ring(queue);
+    fakes::require(base == client_->queue(queue).driver().used_idx(),
+                   "a stopped ring has requests in flight");
+  }
+  disconnect();
+  source->signal(SIGTERM);
+  fakes::require(source->wait_exit() == 0, "the source's broker does not end well");
+}
+
 // --- means ---------------------------------------------------------------------------------------
 
 void Chaos::some_messages() {
-  switch (pick(4)) {
+  switch (pick(5)) {
     case 0:
       return swap_calls();
     case 1:
       return change_memory();
     case 2:
       return pause_queue();
+    case 3:
+      return switch_log();
     default:
       return stop_and_start_ring();
   }
@@ -255,12 +292,14 @@ void Chaos::kill_all(const std::vector<pid_t>& victims) {
   for (const pid_t pid : victims) (void)::kill(pid, SIGKILL);
 }
 
-void Chaos::start_broker() {
+void Chaos::start_broker(Image image) {
+  socket_ = sockets_.file("disk" + std::to_string(++brokers_) + ".sock");
   broker_ = std::make_unique<fakes::BrokerProcess>(fakes::BrokerProcess::Setup{
       .program = plan_.program,
-      .arguments = {"blk", "--socket-path=" + sockets_.file("disk.sock"),
-                    "--blk-file=" + images_.file("disk.img"), "--engine=" + plan_.engine,
-                    std::string("--direct=") + (plan_.direct ? "on" : "off")}});
+      .arguments = {"blk", "--socket-path=" + socket_, "--blk-file=" + images_.file("disk.img"),
+                    "--engine=" + plan_.engine,
+                    std::string("--direct=") + (plan_.direct ? "on" : "off"),
+                    std::string("--lock=") + (image == Image::kOurs ? "on" : "off")}});
   broker_->wait_ready();
 }
 
@@ -297,9 +336,10 @@ void Chaos::expect_progress() {
 // A VMM tries until it is let in: the device may still drain what the last session's workers have.
 void Chaos::reconnect() {
   const auto start = Clock::now();
-  while (!client_->reconnect(sockets_.file("disk.sock"))) {
+  while (!client_->reconnect(socket_)) {
     fakes::require(milliseconds_since(start) < 10000, "no new connection is served");
   }
+  if (log_) client_->set_log(*log_);  // In QEMU's order: the rings first.
   reconnect_ms_.push_back(milliseconds_since(start));
 }
 

@@ -69,9 +69,12 @@ class Chaos {
   void pause_queue();
   void stop_and_start_ring();
   void grow_disk();
+  void switch_log();
+  void migrate();
 
   // --- means ------------------------------------------------------------------------------------
-  void start_broker();
+  enum class Image : std::uint8_t { kOurs, kStillAnothers };
+  void start_broker(Image image = Image::kOurs);
   void start_loads();
   void stop_loads();
   void expect_progress();
@@ -89,7 +92,10 @@ class Chaos {
   fakes::TempDir sockets_ = fakes::TempDir::for_sockets();
   fakes::TempDir images_{BULKHEAD_TEST_IMAGES};
   std::unique_ptr<fakes::BrokerProcess> broker_;
+  std::string socket_;  // Of that one.
+  std::uint32_t brokers_ = 0;
   std::unique_ptr<fakes::BlkClient> client_;
+  std::unique_ptr<fakes::DirtyLog> log_;  // While the front-end migrates.
   std::vector<std::vector<std::uint32_t>> versions_;
   std::vector<std::unique_ptr<integration::VerifiedLoad>> loads_;
   std::vector<Event> events_;
