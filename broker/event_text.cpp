@@ -32,7 +32,7 @@ using common::ipc::WorkerFault;
 //   ring {0:t} as a file type    {0:f} as a WorkerFault   {0:o} as an outcome   {0:l} as a layer
 //   {0:d} how far ahead of {1} it is, modulo 2^16    {0:h} what to do about these feature bits
 //   {0:s} as a step of making an engine    {share} how to share the guest's memory
-//   {0:i} as a field of an in-flight region          {share} how to share the guest's memory
+//   {0:i} as a field of an in-flight region          {0:w} as on or off
 
 struct EventSentence {
   EventCode code;
@@ -126,7 +126,7 @@ constexpr EventSentence kEventSentences[] = {
      "the VMM cannot be told of the disk's new size, since its front-end has no channel for that; "
      "have it read the configuration again (Firecracker: PATCH /drives), or restart the VM"},
     {EventCode::kDirtyLog, Level::kInfo,
-     "a migration's log of written pages is kept (1) or no more (0): {0}"},
+     "live migration: the log of written pages is {0:w}"},
     {EventCode::kEventsDropped, Level::kWarn,
      "{0} more messages of this session were left out, to keep the log readable"},
 };
@@ -391,6 +391,8 @@ std::string number_as(char how, std::uint64_t number, std::uint64_t next) {
       return errno_in_words(number);
     case 'p':
       return ring_part(number);
+    case 'w':
+      return number != 0 ? "on" : "off";
     case 'i':
       return std::string(inflight_field(number));
     case 't':
