@@ -80,6 +80,7 @@ struct DeviceConfig {
 }
 
 struct BrokerConfig {
+  std::string config_path;  // Where it was read; empty for the commands of one device.
   std::vector<DeviceConfig> devices;
   PostureDemand posture = PostureDemand::kAny;
   std::string log_level = "info";

@@ -66,8 +66,19 @@ Answer<Fleet::Served*> Fleet::must_find(const std::string& name) {
 
 // --- what a device has for itself ----------------------------------------------------------------
 
+namespace {
+
+// A tap's descriptors are not: their numbers are free again once its queues are open.
+std::vector<Claim> lasting_claims(const DeviceConfig& config) {
+  std::vector<Claim> claims = claims_of(config);
+  std::erase_if(claims, [](const Claim& claim) { return claim.setting == "tap-fd"; });
+  return claims;
+}
+
+}  // namespace
+
 Answer<void> Fleet::refuse_clashes(const DeviceConfig& config) const {
-  for (const Claim& claim : claims_of(config)) {
+  for (const Claim& claim : lasting_claims(config)) {
     const auto found = claims_.find({claim.setting, claim.value});
     if (found == claims_.end() || (found->second.shared && claim.shared)) continue;
     return common::fail("device " + in_quotes(found->second.device) + " has the " +
@@ -78,14 +89,14 @@ Answer<void> Fleet::refuse_clashes(const DeviceConfig& config) const {
 }
 
 void Fleet::claim(const DeviceConfig& config) {
-  for (Claim& claim : claims_of(config)) {
+  for (Claim& claim : lasting_claims(config)) {
     Owner& owner = claims_[{claim.setting, std::move(claim.value)}];
     if (owner.count++ == 0) owner = {config.name, 1, claim.shared};
   }
 }
 
 void Fleet::give_up_claims(const DeviceConfig& config) {
-  for (Claim& claim : claims_of(config)) {
+  for (Claim& claim : lasting_claims(config)) {
     const auto found = claims_.find({claim.setting, std::move(claim.value)});
     if (found != claims_.end() && --found->second.count == 0) claims_.erase(found);
   }
@@ -201,6 +212,10 @@ void Fleet::replace(DeviceConfig config, Origin origin, bool force, Done done) {
   const std::string name = config.name;
   const Served* old = find(name);
   if (old == nullptr) return done(add(std::move(config), origin));
+  if (changes_live(*old->config, config) && !old->removing) {
+    change_live(config, origin);
+    return done({});
+  }
   auto before = std::make_shared<DeviceConfig>(*old->config);
   auto after = std::make_shared<DeviceConfig>(std::move(config));
   const Origin origin_before = old->origin;

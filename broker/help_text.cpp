@@ -176,6 +176,8 @@ std::string general_help() {
   return std::string(kGeneral) + control::operator_summaries() + std::string(kGeneralEnd);
 }
 
+std::string device_options_help() { return setting_lines(Scope::kDevice); }
+
 std::string blk_help() { return device_help(kBlkUsage, kForBlk, kBlkEnd); }
 
 std::string net_help() { return device_help(kNetUsage, kForNet, kNetEnd); }

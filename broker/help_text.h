@@ -13,6 +13,9 @@ namespace broker {
 [[nodiscard]] std::string posture_help();
 [[nodiscard]] std::string doctor_help();
 
+// The lines of every option of a device, of whatever type.
+[[nodiscard]] std::string device_options_help();
+
 // "  --queue-size=N                most entries of …": the help on a line of its own where the
 // option reaches into its column.
 [[nodiscard]] std::string option_line(std::string_view option, std::string_view help);

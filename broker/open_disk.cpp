@@ -119,6 +119,20 @@ Answer<Fd> open_for_use(FdRef found, int flags, const DeviceConfig& config) {
   return disk_error(config.blk_file, open_failed(errno, config));
 }
 
+// Nothing where nobody else has a lock on it that would keep us from ours.
+Answer<void> refuse_lock(FdRef file, const DeviceConfig& config) {
+  struct flock whole {};
+  whole.l_type = static_cast<short>(config.read_only ? F_RDLCK : F_WRLCK);
+  whole.l_whence = SEEK_SET;
+  if (::fcntl(file.number, F_OFD_GETLK, &whole) != 0 || whole.l_type == F_UNLCK) return {};
+  const std::string holder =
+      whole.l_pid > 0 ? "process " + std::to_string(whole.l_pid) : "another device or process";
+  return disk_error(config.blk_file, "is in use: " + holder + " holds a lock on it" +
+                                         (config.read_only ? "" : " (only one may write)") +
+                                         "; stop that, or give another disk; --lock=off is for the "
+                                         "destination of a migration");
+}
+
 // Held by the open file description, hence by every worker that has it, even if the broker dies.
 // It covers the bytes that QEMU locks, too: a QEMU that uses this image is noticed, and notices us.
 Answer<void> lock(FdRef file, const DeviceConfig& config) {
@@ -132,15 +146,8 @@ Answer<void> lock(FdRef file, const DeviceConfig& config) {
     return disk_error(config.blk_file, "cannot be locked: " + errno_text(errno));
   }
   if (!config.lock) return {};
-  std::string holder = "another device or process";
-  if (::fcntl(file.number, F_OFD_GETLK, &whole) == 0 && whole.l_type != F_UNLCK &&
-      whole.l_pid > 0) {
-    holder = "process " + std::to_string(whole.l_pid);
-  }
-  return disk_error(config.blk_file, "is in use: " + holder + " holds a lock on it" +
-                                         (config.read_only ? "" : " (only one may write)") +
-                                         "; stop that, or give another disk; --lock=off is for the "
-                                         "destination of a migration");
+  TRY(refuse_lock(file, config));
+  return disk_error(config.blk_file, "was in use just now; try again");
 }
 
 Answer<void> measure(Disk& disk, const struct stat& status, const DeviceConfig& config) {
@@ -229,6 +236,28 @@ Answer<Disk> open_disk(const DeviceConfig& config) {
   TRY(measure(disk, status, config));
   TRY(align(disk, found.ref(), access, status, config));
   disk.durable_writes = !(disk.direct && is_on_fuse(disk.file.ref()));
+  return disk;
+}
+
+Answer<Disk> inspect_disk(const DeviceConfig& config, bool locked_by_us) {
+  TRY_LET(const Fd found, look_up(config));
+  TRY_LET(const struct stat status, check_type(found.ref(), config.blk_file));
+  const std::string magic = "/proc/self/fd/" + std::to_string(found.ref().number);
+  if (!config.read_only && ::faccessat(AT_FDCWD, magic.c_str(), W_OK, AT_EACCESS) != 0) {
+    return disk_error(config.blk_file, open_failed(errno, config));
+  }
+  Disk disk;
+  TRY_LET(disk.file, open_for_use(found.ref(), O_RDONLY | (config.direct ? O_DIRECT : 0), config));
+  if (!locked_by_us) TRY(refuse_lock(disk.file.ref(), config));
+  disk.path = config.blk_file;
+  disk.block_device = S_ISBLK(status.st_mode);
+  disk.read_only = config.read_only;
+  disk.direct = config.direct;
+  disk.block_size = config.block_size;
+  disk.device = status.st_dev;
+  disk.inode = status.st_ino;
+  TRY(measure(disk, status, config));
+  TRY(align(disk, found.ref(), O_RDONLY, status, config));
   return disk;
 }
 

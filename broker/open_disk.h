@@ -40,6 +40,10 @@ struct Disk {
 // lock (write lock unless read-only) so that no image is served twice; size at least one block.
 [[nodiscard]] Answer<Disk> open_disk(const DeviceConfig& config);
 
+// The same without changing or locking anything: opened for reading, and what writing would need is
+// asked for. `locked_by_us`: that it is locked is no error.
+[[nodiscard]] Answer<Disk> inspect_disk(const DeviceConfig& config, bool locked_by_us);
+
 // The size of what is open, in bytes, now. It may have been changed by others.
 [[nodiscard]] common::Result<std::uint64_t> disk_bytes(common::FdRef file) noexcept;
 

@@ -235,6 +235,7 @@ Outcome parse_serve(const Words& words) {
   const auto errors = store_settings(given, Destination{serve.config, unused});
   if (!errors.empty()) return fail(usage_error(errors));
   serve.config.control_by_default = true;
+  serve.config.config_path = config->values.front();
   return serve;
 }
 
@@ -261,8 +262,7 @@ Result<void, UsageError> check_names(const control::OperatorCommand& command, co
                              usage + " --help' lists all"}));
   }
   if (command.names == control::Names::kSome && names.empty()) {
-    return fail(usage_error({command.name == "add" ? usage + " needs a type: blk or net"
-                                                   : usage + " needs the name of a device"}));
+    return fail(usage_error({usage + " needs the name of a device"}));
   }
   for (const std::string& name : names) {
     BrokerConfig unused;
@@ -275,17 +275,14 @@ Result<void, UsageError> check_names(const control::OperatorCommand& command, co
   return {};
 }
 
-Outcome parse_operator(const control::OperatorCommand& command, Words words) {
-  if (contains(words, "--help") || contains(words, "-h")) {
-    return PrintAndExit{control::operator_help(command)};
-  }
+std::vector<OptionName> names_of(const control::OperatorCommand& command) {
   std::vector<OptionName> options;
   for (const auto& option : command.options) options.push_back({option.name, option.value.empty()});
-  control::RunOperator run;
-  run.command = command.name;
-  run.names = take_names(words, options);
-  TRY(check_names(command, run.names));
-  TRY_LET(const std::vector<Given> given, split_options(words, options, command.name));
+  return options;
+}
+
+Result<void, UsageError> store_options(const control::OperatorCommand& command,
+                                       const std::vector<Given>& given, control::RunOperator& run) {
   for (const Given& one : given) {
     for (const auto& option : command.options) {
       if (option.name != one.name) continue;
@@ -294,6 +291,52 @@ Outcome parse_operator(const control::OperatorCommand& command, Words words) {
       }
     }
   }
+  return {};
+}
+
+// `bulkhead add blk …`: what follows is what `bulkhead blk` takes, and the options of `add`.
+Outcome parse_add(const control::OperatorCommand& command, Words words) {
+  if (contains(words, "--help") || contains(words, "-h")) {
+    return PrintAndExit{control::operator_help(command)};
+  }
+  control::RunOperator run;
+  run.command = command.name;
+  DeviceConfig& device = run.device;
+  if (words.empty() || (words.front() != "blk" && words.front() != "net")) {
+    return fail(usage_error({"add needs a type first: bulkhead add blk … or bulkhead add net …"}));
+  }
+  device.kind = words.front() == "blk" ? common::DeviceKind::kBlk : common::DeviceKind::kNet;
+  words.erase(words.begin());
+  auto options = setting_names([&](const Setting& setting) {
+    return setting.scope == Scope::kDevice && setting.is_for(device.kind);
+  });
+  for (const OptionName& option : names_of(command)) options.push_back(option);
+  TRY_LET(const std::vector<Given> given, split_options(words, options, "add"));
+  BrokerConfig unused;
+  std::vector<Given> of_device = given;
+  std::erase_if(of_device, [](const Given& one) {
+    const Setting* setting = find_setting(one.name);
+    return setting == nullptr || setting->scope != Scope::kDevice;
+  });
+  std::vector<std::string> errors = store_settings(of_device, Destination{unused, device});
+  if (errors.empty()) errors = complete_device(device, Spelling::kCommandLine);
+  if (!errors.empty()) return fail(usage_error(errors));
+  TRY(store_options(command, given, run));
+  return run;
+}
+
+Outcome parse_operator(const control::OperatorCommand& command, Words words) {
+  if (command.name == "add") return parse_add(command, std::move(words));
+  if (contains(words, "--help") || contains(words, "-h")) {
+    return PrintAndExit{control::operator_help(command)};
+  }
+  const std::vector<OptionName> options = names_of(command);
+  control::RunOperator run;
+  run.command = command.name;
+  run.names = take_names(words, options);
+  TRY(check_names(command, run.names));
+  TRY_LET(const std::vector<Given> given, split_options(words, options, command.name));
+  TRY(store_options(command, given, run));
   return run;
 }
 

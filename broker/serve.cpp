@@ -27,6 +27,7 @@
 #include "broker/jailer.h"
 #include "broker/least_privilege.h"
 #include "broker/program_files.h"
+#include "broker/reload.h"
 #include "broker/ring_messenger.h"
 #include "broker/services.h"
 #include "broker/signals.h"
@@ -88,6 +89,7 @@ class Broker {
   void stop();
   void stop_if_all_finished();
   void log_postures();
+  void reload();
   void log_stats();
   void look_at_disks();
 
@@ -108,6 +110,7 @@ class Broker {
   std::optional<Fleet> fleet_;
   std::unique_ptr<control::Server> control_;  // Null where there is no operator's socket.
   std::optional<control::Desk> desk_;
+  std::optional<Reload> reload_;
   bool stopping_ = false;
   std::chrono::steady_clock::time_point stats_since_;
   EventLoop::Registration stats_timer_;
@@ -253,6 +256,7 @@ Answer<void> Broker::listen_to_operators() {
 }
 
 Answer<void> Broker::serve_operators() {
+  reload_.emplace(*loop_, *fleet_, log_, config_);
   if (!control_) return {};
   desk_.emplace(*control_, *fleet_, log_, control::Desk::Facts{strict(), config_.state_dir, [this] {
                                                                  loop_->post([this] { stop(); });
@@ -289,6 +293,8 @@ void Broker::on_signal(Signal signal) {
       return stop();
     case Signal::kPosture:
       return log_postures();
+    case Signal::kReload:
+      return reload();
   }
 }
 
@@ -320,6 +326,12 @@ void Broker::stop() {
 
 void Broker::stop_if_all_finished() {
   if (fleet_->all_finished() && (stopping_ || !fleet_->was_changed())) loop_->stop();
+}
+
+// Without a file to read again it is the terminal that has gone.
+void Broker::reload() {
+  if (config_.config_path.empty()) return stop();
+  if (reload_ && !stopping_) reload_->start();
 }
 
 void Broker::log_postures() {

@@ -11,10 +11,15 @@
 namespace broker {
 namespace {
 
+Signal signal_of(std::uint32_t number) {
+  if (number == SIGUSR1) return Signal::kPosture;
+  return number == SIGHUP ? Signal::kReload : Signal::kStop;
+}
+
 void read_signals(common::FdRef fd, const Signals::Handler& handler) {
   signalfd_siginfo info{};
   while (::read(fd.number, &info, sizeof(info)) == static_cast<ssize_t>(sizeof(info))) {
-    handler(info.ssi_signo == SIGUSR1 ? Signal::kPosture : Signal::kStop);
+    handler(signal_of(info.ssi_signo));
   }
 }
 
@@ -26,6 +31,7 @@ common::Result<Signals> Signals::take_over(EventLoop& loop, Handler handler) {
   ::sigaddset(&set, SIGTERM);
   ::sigaddset(&set, SIGINT);
   ::sigaddset(&set, SIGUSR1);
+  ::sigaddset(&set, SIGHUP);
   if (::sigprocmask(SIG_BLOCK, &set, nullptr) != 0) return common::fail_errno("sigprocmask", errno);
   ::signal(SIGPIPE, SIG_IGN);
 

@@ -13,6 +13,7 @@ namespace broker {
 enum class Signal : std::uint8_t {
   kStop,     // SIGTERM, SIGINT: drain and end.
   kPosture,  // SIGUSR1: print what jails each process.
+  kReload,   // SIGHUP: read the configuration again.
 };
 
 // Blocks these signals in the whole process (children get an empty mask from policy::spawn) and

@@ -8,6 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
@@ -132,10 +133,11 @@ Answer<void> remove_stale(const std::string& path, const struct stat& stale) {
   return {};
 }
 
-Answer<void> make_way(const std::string& path) {
+// What is to be replaced at this path, or nothing where there is nothing.
+Answer<std::optional<struct stat>> stale_at(const std::string& path) {
   const Fd there(::open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC));
   if (!there.valid()) {
-    if (errno == ENOENT) return {};
+    if (errno == ENOENT) return std::nullopt;
     return fail("cannot use socket path " + in_quotes(path) + ": " + errno_text(errno));
   }
   struct stat status {};
@@ -148,7 +150,12 @@ Answer<void> make_way(const std::string& path) {
     return fail("another process serves " + in_quotes(path) +
                 "; stop it or give another --socket-path");
   }
-  return remove_stale(path, status);
+  return status;
+}
+
+Answer<void> make_way(const std::string& path) {
+  TRY_LET(const std::optional<struct stat> stale, stale_at(path));
+  return stale ? remove_stale(path, *stale) : Answer<void>();
 }
 
 // --- a new one -----------------------------------------------------------------------------------
@@ -226,6 +233,22 @@ Answer<Listener> listen_on(const DeviceConfig& config, int type) {
   }
   listener.fd = std::move(fd);
   return listener;
+}
+
+Answer<void> inspect_socket(const DeviceConfig& config, bool served_by_us) {
+  TRY(address_of(config.socket_path));
+  TRY(find_user(config.socket_owner));
+  TRY(find_group(config.socket_group));
+  if (served_by_us) return {};
+  TRY(stale_at(config.socket_path));
+  const std::size_t slash = config.socket_path.rfind('/');
+  const std::string directory = slash == std::string::npos
+                                    ? "."
+                                    : config.socket_path.substr(0, std::max<std::size_t>(slash, 1));
+  if (::faccessat(AT_FDCWD, directory.c_str(), W_OK | X_OK, AT_EACCESS) != 0) {
+    return fail(bind_failed(config.socket_path, errno));
+  }
+  return {};
 }
 
 void remove_socket(const Listener& listener) noexcept {

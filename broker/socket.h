@@ -28,6 +28,10 @@ struct Listener {
 [[nodiscard]] Answer<Listener> listen_on(const DeviceConfig& config, int type);
 [[nodiscard]] Answer<Listener> listen_on(const DeviceConfig& config);
 
+// Whether listen_on() would do, as far as can be told without doing it. `served_by_us`: that
+// somebody serves it is no error.
+[[nodiscard]] Answer<void> inspect_socket(const DeviceConfig& config, bool served_by_us);
+
 // Removes the socket file if it is still the one that listen_on() made.
 void remove_socket(const Listener& listener) noexcept;
 

@@ -16,6 +16,11 @@ Answer<void> set_flag(RunOperator& run, std::string_view) {
   return {};
 }
 
+Answer<void> set_config(RunOperator& run, std::string_view value) {
+  TRY_LET(run.config, text_within(value, kFilePathBytesMax));
+  return {};
+}
+
 Answer<void> set_socket(RunOperator& run, std::string_view value) {
   TRY_LET(run.socket, text_within(value, kSocketPathBytesMax));
   return {};
@@ -28,6 +33,20 @@ constexpr OperatorOption kJson = {"json", "", "for programs: one JSON object, bu
                                   set_flag<&RunOperator::json>};
 
 constexpr std::array kPlain = {kJson, kSocket};
+constexpr std::array kAdding = {
+    OperatorOption{"replace", "", "in place of the device of that name, if there is one",
+                   set_flag<&RunOperator::replace>},
+    OperatorOption{"force", "", "though a VMM uses that", set_flag<&RunOperator::force>}, kJson,
+    kSocket};
+constexpr OperatorOption kConfig = {"config", "FILE",
+                                    "the configuration [/etc/bulkhead/bulkhead.toml]", set_config};
+constexpr std::array kChecking = {kConfig, kJson, kSocket};
+constexpr std::array kApplying = {
+    kConfig,
+    OperatorOption{"dry-run", "", "only say what would be done", set_flag<&RunOperator::dry_run>},
+    OperatorOption{"force", "", "cut off VMMs that use what is removed or replaced",
+                   set_flag<&RunOperator::force>},
+    kJson, kSocket};
 constexpr std::array kForceful = {
     OperatorOption{"force", "", "cut off the VMM that uses it, after 2 s at most",
                    set_flag<&RunOperator::force>},
@@ -50,6 +69,30 @@ constexpr OperatorCommand kCommands[] = {
      "uses "
      "it,\nits workers, and how many layers of the jail hold.\n",
      kPlain, run_list},
+    {"add", Names::kSome, "have it serve another device",
+     "Has the broker serve a disk (add blk) or a network card (add net), with the options of\n"
+     "'bulkhead blk' and 'bulkhead net'. Descriptors (--fd, --tap-fd) are passed to the broker, "
+     "which "
+     "can\nso use what it could not open itself.\n",
+     kAdding, run_add},
+    {"apply", Names::kNone, "have it serve what a file lists now",
+     "Compares FILE and its drop-in files with what the broker serves, and has it add, replace, "
+     "change "
+     "or\nremove what differs; every other device goes on. A device that a VMM uses is only cut "
+     "off by "
+     "force,\nand one that was added by 'bulkhead add' stays unless FILE lists it. SIGHUP has the "
+     "broker "
+     "do the\nsame with its own file, without force.\n",
+     kApplying, run_apply},
+    {"check", Names::kNone, "tell what is wrong with a file",
+     "Reads FILE and its drop-in files as 'bulkhead serve' would, looks at every image, interface "
+     "and\n"
+     "socket without changing anything, and tries the jail on this host: says for each device "
+     "whether it "
+     "would\nbe served, and in which posture. Run it as the user of the broker. A broker that "
+     "serves the "
+     "device\nalready is asked, so that it is not mistaken for another user of the image.\n",
+     kChecking, run_check},
     {"remove", Names::kSome, "take devices away from it",
      "Ends these devices: their sockets go, their disks and taps are free. One that a VMM uses is "
      "only\nremoved by force. A device of the configuration file comes back with the next start.\n",
@@ -81,7 +124,7 @@ std::string arguments_of(const OperatorCommand& command) {
     case Names::kAny:
       return " [NAME]...";
     case Names::kSome:
-      return " NAME...";
+      return command.name == "add" ? " blk|net" : " NAME...";
   }
   return "";
 }
@@ -99,7 +142,9 @@ const OperatorCommand* find_operator_command(std::string_view name) {
 
 std::string operator_help(const OperatorCommand& command) {
   std::string text = "Usage: bulkhead " + std::string(command.name) + arguments_of(command) +
-                     " [OPTION]...\n\n" + std::string(command.prose) + "\nOptions:\n";
+                     " [OPTION]...\n\n" + std::string(command.prose);
+  if (command.name == "add") text += "\nThe device:\n" + device_options_help();
+  text += "\nOptions:\n";
   for (const OperatorOption& option : command.options) {
     std::string shown = "--" + std::string(option.name);
     if (!option.value.empty()) shown += "=" + std::string(option.value);

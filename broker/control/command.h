@@ -23,6 +23,10 @@ struct RunOperator {
   bool json = false;
   bool force = false;
   bool all = false;
+  bool replace = false;
+  bool dry_run = false;
+  std::string config = kDefaultConfig;
+  DeviceConfig device;  // Of `add`.
 };
 
 struct OperatorOption {

@@ -1,13 +1,18 @@
 #include "broker/control/desk.h"
 
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <utility>
 #include <vector>
 
+#include "broker/control/add_device.h"
+#include "broker/control/device_record.h"
 #include "broker/control/wire.h"
+#include "broker/settings.h"
 #include "broker/text.h"
+#include "common/sys.h"
 
 namespace broker::control {
 namespace {
@@ -71,6 +76,14 @@ DeviceReply reply_of(const Fleet::Served& served) {
   return reply;
 }
 
+// Whether `left` is still open and what `right` is.
+bool same_file(common::FdRef left, common::FdRef right) {
+  struct stat one {};
+  struct stat other {};
+  return ::fstat(left.number, &one) == 0 && ::fstat(right.number, &other) == 0 &&
+         one.st_dev == other.st_dev && one.st_ino == other.st_ino;
+}
+
 }  // namespace
 
 void Desk::status(const Caller& caller) {
@@ -125,6 +138,45 @@ void Desk::process(const Caller& caller, const std::string& device, std::uint32_
     return server_.answer(caller.id, told(Outcome::kNotFound, "there is no such process"));
   }
   server_.answer(caller.id, reply);
+}
+
+void Desk::settings(const Caller& caller, const std::string& device) {
+  const Fleet::Served* served = fleet_.find(device);
+  if (served == nullptr) return server_.answer(caller.id, told(Outcome::kNotFound));
+  SettingsReply reply;
+  reply.device = record_of(with_absolute_paths(*served->config));
+  server_.answer(caller.id, reply);
+}
+
+void Desk::add(const Caller& caller, const AddRequest& request, common::ipc::FdList& fds) {
+  DeviceConfig config = request.device;
+  log_.info("", "operator " + server_.name_of(caller.id) + ": " +
+                    (request.replace ? "replace " : "add ") + in_quotes(config.name) +
+                    (request.force ? " by force" : ""));
+  if (request.replace && fds.size() != 0) {
+    return answer(caller, common::fail(std::string("a device that comes with descriptors cannot "
+                                                   "replace another; remove that first")));
+  }
+  const std::size_t first_tap = request.has_socket ? 1 : 0;
+  for (std::size_t i = first_tap; i < fds.size(); ++i) config.tap_fds.push_back(fds.at(i).number);
+  // The doorway takes it over, if it comes so far.
+  common::Fd socket;
+  if (request.has_socket) {
+    auto duplicate = common::duplicate(fds.at(0));
+    if (!duplicate) return answer(caller, common::fail(std::string("no descriptor is left")));
+    config.fd = duplicate->ref().number;
+    socket = *std::move(duplicate);
+  }
+  if (auto errors = complete_device(config, Spelling::kFile); !errors.empty()) {
+    return answer(caller, common::fail(std::move(errors.front())));
+  }
+  const Origin origin = request.from_file ? Origin::kFile : Origin::kOperator;
+  if (request.replace)
+    return fleet_.replace(std::move(config), origin, request.force, answering(caller));
+  const Answer<void> added = fleet_.add(config, origin);
+  const common::FdRef taken{socket.release()};
+  if (!added && taken.valid() && same_file(taken, fds.at(0))) common::Fd(taken.number).reset();
+  answer(caller, added);
 }
 
 void Desk::order(const Caller& caller, const std::string& device, Act act, bool force) {

@@ -29,6 +29,8 @@ class Desk final : public Requests {
   void status(const Caller& caller) override;
   void device(const Caller& caller, const std::string& name, bool next) override;
   void process(const Caller& caller, const std::string& device, std::uint32_t index) override;
+  void settings(const Caller& caller, const std::string& device) override;
+  void add(const Caller& caller, const AddRequest& request, common::ipc::FdList& fds) override;
   void order(const Caller& caller, const std::string& device, Act act, bool force) override;
   void end_broker(const Caller& caller) override;
 

@@ -38,6 +38,7 @@ namespace broker::control {
 // Goes up when a message changes its layout or meaning; it stands in every message.
 inline constexpr std::uint32_t kVersion = 1;
 inline constexpr std::size_t kMessageBytesMax = 8192;
+inline constexpr const char* kDefaultConfig = "/etc/bulkhead/bulkhead.toml";
 inline constexpr const char* kDefaultSocket = "/run/bulkhead/control.sock";
 
 // Text, then zeros to the end; all of the room may be used.

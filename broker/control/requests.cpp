@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "broker/control/device_record.h"
 #include "broker/control/wire.h"
 
 namespace broker::control {
@@ -56,6 +57,28 @@ Refusal order(Requests& requests, const Caller& caller, const Order& order, FdLi
   return {};
 }
 
+Refusal ask_settings(Requests& requests, const Caller& caller, const AskSettings& ask, FdList&) {
+  const auto name = name_of(ask.name);
+  if (!name) return malformed("settings: no such name");
+  requests.settings(caller, *name);
+  return {};
+}
+
+Refusal add(Requests& requests, const Caller& caller, const AddDevice& add, FdList& fds) {
+  if (add.replace > 1 || add.force > 1 || add.from_file > 1 || add.unused != 0) {
+    return malformed("add: no such flags");
+  }
+  auto device = config_of(add.device);
+  if (!device) return {Outcome::kFailed, std::move(device).error()};
+  const std::uint64_t wanted = std::uint64_t{add.device.socket_fds} + add.device.tap_fds;
+  if (fds.size() != wanted) return malformed("add: not the descriptors that it speaks of");
+  requests.add(caller,
+               {*std::move(device), add.device.socket_fds == 1, add.replace == 1, add.force == 1,
+                add.from_file == 1},
+               fds);
+  return {};
+}
+
 Refusal end_broker(Requests& requests, const Caller& caller, const EndBroker&, FdList&) {
   requests.end_broker(caller);
   return {};
@@ -78,6 +101,8 @@ constexpr std::array kRules = {
     rule<AskStatus, ask_status>("status", Access::kRead),
     rule<AskDevice, ask_device>("device", Access::kRead),
     rule<AskProcess, ask_process>("process", Access::kRead),
+    rule<AskSettings, ask_settings>("settings", Access::kRead),
+    rule<AddDevice, add>("add", Access::kChange, common::ipc::kFdListMax),
     rule<Order, order>("order", Access::kChange),
     rule<EndBroker, end_broker>("end", Access::kChange),
 };

@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 
+#include "broker/config.h"
 #include "broker/control/messages.h"
 #include "common/ipc/channel.h"
 
@@ -26,6 +27,14 @@ struct Caller {
   Access access = Access::kNone;
 };
 
+struct AddRequest {
+  DeviceConfig device;  // Checked, but for its descriptors.
+  bool has_socket = false;
+  bool replace = false;
+  bool force = false;
+  bool from_file = false;
+};
+
 // What the table asks for once a packet has passed. Each is answered once, now or later.
 class Requests {
  public:
@@ -33,6 +42,10 @@ class Requests {
   virtual void status(const Caller& caller) = 0;
   virtual void device(const Caller& caller, const std::string& name, bool next) = 0;
   virtual void process(const Caller& caller, const std::string& device, std::uint32_t index) = 0;
+  virtual void settings(const Caller& caller, const std::string& device) = 0;
+  // `fds`: first the socket, where request.has_socket, then the queues of a tap. What is not taken
+  // is closed.
+  virtual void add(const Caller& caller, const AddRequest& request, common::ipc::FdList& fds) = 0;
   virtual void order(const Caller& caller, const std::string& device, Act act, bool force) = 0;
   virtual void end_broker(const Caller& caller) = 0;
 };

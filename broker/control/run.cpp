@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "broker/blk_config.h"
+#include "broker/control/add_device.h"
 #include "broker/control/client.h"
 #include "broker/control/show.h"
 #include "broker/text.h"
@@ -93,6 +94,15 @@ int run_list(const RunOperator& run) {
   }
   const int printed = print(run.json ? list_json(devices) : list_text(devices));
   return exit_code == 0 ? printed : exit_code;
+}
+
+int run_add(const RunOperator& run) {
+  auto client = Client::connect(run.socket);
+  if (!client) return complain(client.error());
+  const auto added = add_device(*client, run.device, {run.replace, run.force, false});
+  if (!added) return complain(run.device.name + ": " + added.error());
+  if (!run.json) return print(run.device.name + ": serving\n");
+  return print(Json("add").text("name", run.device.name).flag("done", true).finish());
 }
 
 int run_stop(const RunOperator& run) {

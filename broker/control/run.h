@@ -8,6 +8,9 @@ namespace broker::control {
 
 [[nodiscard]] int run_status(const RunOperator& run);
 [[nodiscard]] int run_list(const RunOperator& run);
+[[nodiscard]] int run_add(const RunOperator& run);
+[[nodiscard]] int run_apply(const RunOperator& run);
+[[nodiscard]] int run_check(const RunOperator& run);
 [[nodiscard]] int run_stop(const RunOperator& run);
 [[nodiscard]] int run_drain(const RunOperator& run);
 [[nodiscard]] int run_start(const RunOperator& run);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 
+#include "broker/control/device_record.h"
 #include "broker/control/requests.h"
 #include "tests/fuzz/fuzz_input.h"
 
@@ -26,6 +27,18 @@ class Checker final : public broker::control::Requests {
   void process(const Caller& caller, const std::string& name, std::uint32_t) override {
     asked(caller, Access::kRead);
     legal(name, true);
+  }
+  void settings(const Caller& caller, const std::string& name) override {
+    asked(caller, Access::kRead);
+    legal(name, false);
+  }
+  // What has passed as a record comes out of one as it was.
+  void add(const Caller& caller, const broker::control::AddRequest& request,
+           common::ipc::FdList&) override {
+    asked(caller, Access::kChange);
+    legal(request.device.name, false);
+    const auto again = broker::control::config_of(broker::control::record_of(request.device));
+    require(again.has_value() && *again == request.device);
   }
   void order(const Caller& caller, const std::string& name, Act act, bool) override {
     asked(caller, Access::kChange);

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <vector>
 
+#include "broker/control/device_record.h"
 #include "broker/control/wire.h"
 #include "common/sys.h"
 
@@ -26,6 +27,13 @@ class Recorder final : public Requests {
   void process(const Caller&, const std::string& name, std::uint32_t index) override {
     asked.push_back("process " + name + " " + std::to_string(index));
   }
+  void settings(const Caller&, const std::string& name) override {
+    asked.push_back("settings " + name);
+  }
+  void add(const Caller&, const AddRequest& request, common::ipc::FdList&) override {
+    asked.push_back("add " + request.device.name + (request.force ? " force" : ""));
+    added = request.device;
+  }
   void order(const Caller&, const std::string& name, Act act, bool force) override {
     asked.push_back("order " + name + " " + std::to_string(static_cast<int>(act)) +
                     (force ? " force" : ""));
@@ -33,6 +41,7 @@ class Recorder final : public Requests {
   void end_broker(const Caller&) override { asked.emplace_back("end"); }
 
   std::vector<std::string> asked;
+  DeviceConfig added;
 };
 
 class ControlRequests : public testing::Test {
@@ -75,6 +84,44 @@ TEST_F(ControlRequests, HandsOnWhatIsRight) {
   EXPECT_FALSE(take_message(EndBroker{}).refused());
   EXPECT_THAT(recorder_.asked,
               ElementsAre("status", "after ", "process vda 3", "order vda 3 force", "end"));
+}
+
+AddDevice add_vda() {
+  DeviceConfig device;
+  device.name = "vda";
+  device.socket_path = "/s";
+  device.blk_file = "/d";
+  AddDevice add;
+  add.device = record_of(device);
+  return add;
+}
+
+TEST_F(ControlRequests, HandsOnADevice) {
+  AddDevice add = add_vda();
+  add.force = 1;
+  EXPECT_FALSE(take_message(add).refused());
+  EXPECT_THAT(recorder_.asked, ElementsAre("add vda force"));
+  EXPECT_EQ(recorder_.added.blk_file, "/d");
+}
+
+TEST_F(ControlRequests, RefusesADeviceThatIsWrongAndGoesOn) {
+  AddDevice add = add_vda();
+  add.device.block_size = 7;
+  const Refusal refusal = take_message(add);
+  EXPECT_EQ(refusal.outcome, Outcome::kFailed);
+  EXPECT_THAT(refusal.text, HasSubstr("block_size must be 512 or 4096"));
+}
+
+TEST_F(ControlRequests, RefusesADeviceWhoseDescriptorsAreMissing) {
+  AddDevice add = add_vda();
+  add.device.socket_fds = 1;
+  EXPECT_EQ(outcome_of(add), Outcome::kMalformed);
+}
+
+TEST_F(ControlRequests, RefusesFlagsThatAreNone) {
+  AddDevice add = add_vda();
+  add.replace = 2;
+  EXPECT_EQ(outcome_of(add), Outcome::kMalformed);
 }
 
 TEST_F(ControlRequests, RefusesPacketsTooShortForAKind) {

@@ -225,6 +225,25 @@ TEST(Options, OperatorsCommandsTakeNamesAndOptionsInAnyOrder) {
   EXPECT_TRUE(run.force);
 }
 
+TEST(Options, AddTakesTheOptionsOfItsType) {
+  const control::RunOperator run =
+      operator_of(parse({"add", "net", "--socket-path=/s", "--tap-name=tap0", "--mtu", "9000",
+                         "--replace", "--json"}));
+  EXPECT_EQ(run.device.kind, common::DeviceKind::kNet);
+  EXPECT_EQ(run.device.mtu, 9000u);
+  EXPECT_EQ(run.device.name, "tap0");
+  EXPECT_TRUE(run.replace);
+  EXPECT_TRUE(run.json);
+}
+
+TEST(Options, AddSaysWhatIsWrong) {
+  EXPECT_THAT(error_of(parse({"add", "--blk-file=/d"})), HasSubstr("add needs a type first"));
+  EXPECT_THAT(error_of(parse({"add", "blk", "--blk-file=/d"})), HasSubstr("has no socket"));
+  EXPECT_THAT(error_of(parse({"add", "blk", "--mtu=9000"})),
+              HasSubstr("that is an option of 'bulkhead net'"));
+  EXPECT_THAT(error_of(parse({"add", "blk", "--log-level=info"})), HasSubstr("there is no option"));
+}
+
 TEST(Options, OperatorsCommandsSayWhatIsWrong) {
   EXPECT_THAT(error_of(parse({"remove"})), HasSubstr("needs the name of a device"));
   EXPECT_THAT(error_of(parse({"status", "vda"})), HasSubstr("do not know what to do with 'vda'"));
