@@ -33,6 +33,7 @@ jailed process for every virtqueue.
 
 constexpr std::string_view kGeneralEnd =
     R"(  bulkhead doctor [--log=FILE]                                   explain what a log says went wrong
+  bulkhead audit verify|explain FILE...                          check an audit log, or read it
   bulkhead --version | --help
 
 'bulkhead COMMAND --help' lists the options of a command.
@@ -116,7 +117,8 @@ absolute start from the working directory.
 )";
 
 constexpr std::string_view kServeEnd = R"(
-These options override the file. SIGUSR1 prints the posture of every process.
+These options override the file. SIGUSR1 prints the posture of every process; on SIGUSR2 the audit
+log is opened anew, after it was moved away.
 
 Exit status: 0 after a clean stop, 1 where it could not start, 2 where the usage or FILE is wrong.
 )";
@@ -155,6 +157,30 @@ run this as root.
 Exit status: 0, or 1 where there is no such process, device or broker, 2 for wrong usage.
 )";
 
+constexpr std::string_view kAuditText =
+    R"(Usage: bulkhead audit verify [--head=EVENT:HASH] FILE...
+       bulkhead audit explain [EVENT] [FILE...]
+
+verify says whether the lines of an audit log (--audit-log) are all there, unchanged and in order:
+each has a number and the hash of the one before. Name all its files, rotated ones too, in any
+order; - is standard input, for compressed ones and for the journal:
+
+  journalctl BULKHEAD_AUDIT=1 -o cat --output-fields=BULKHEAD_JSON | bulkhead audit verify -
+
+A chain of hashes shows what was changed by somebody who does not write all of it anew, or cut off
+its end. The broker says the head of the chain in its own log when it starts and when it ends: keep
+that log elsewhere, and give the head to verify.
+
+explain says in words what the events of a log are: one by its number, or all; without a FILE those
+on standard input.
+
+  --head=EVENT:HASH             verify: this event must be among them
+  --help                        this text
+
+Exit status: 0; 1 where the log is not whole, or has no such event; 2 where the usage is wrong or a
+file cannot be read.
+)";
+
 std::string device_help(std::string_view usage, DeviceKinds kinds, std::string_view end) {
   return std::string(usage) + "The device:\n" + setting_lines(Scope::kDevice, kinds) +
          "\nThe broker:\n" + setting_lines(Scope::kBroker) + "\nOther:\n" +
@@ -190,5 +216,7 @@ std::string serve_help() {
 
 std::string doctor_help() { return std::string(kDoctorText); }
 std::string posture_help() { return std::string(kPostureText); }
+
+std::string audit_help() { return std::string(kAuditText); }
 
 }  // namespace broker

@@ -19,5 +19,6 @@ namespace broker {
 // "  --queue-size=N                most entries of …": the help on a line of its own where the
 // option reaches into its column.
 [[nodiscard]] std::string option_line(std::string_view option, std::string_view help);
+[[nodiscard]] std::string audit_help();
 
 }  // namespace broker

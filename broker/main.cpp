@@ -72,6 +72,8 @@ int run(const broker::control::RunOperator& command) {
   return broker::control::find_operator_command(command.command)->run(command);
 }
 
+int run(const broker::RunAudit& command) { return broker::audit::run_command(command.command); }
+
 int run(const broker::RunServe& command) {
   // A VMM that goes away while something is written to it must not end us.
   ::signal(SIGPIPE, SIG_IGN);

@@ -248,7 +248,7 @@ Answer<Disk> inspect_disk(const DeviceConfig& config, bool locked_by_us) {
   }
   Disk disk;
   TRY_LET(disk.file, open_for_use(found.ref(), O_RDONLY | (config.direct ? O_DIRECT : 0), config));
-  if (!locked_by_us) TRY(refuse_lock(disk.file.ref(), config));
+  if (!locked_by_us && config.lock) TRY(refuse_lock(disk.file.ref(), config));
   disk.path = config.blk_file;
   disk.block_device = S_ISBLK(status.st_mode);
   disk.read_only = config.read_only;

@@ -12,6 +12,7 @@
 #include "broker/config_file.h"
 #include "broker/control/command.h"
 #include "broker/help_text.h"
+#include "broker/setting_values.h"
 #include "broker/settings.h"
 #include "broker/systemd.h"
 #include "broker/text.h"
@@ -388,9 +389,56 @@ Outcome parse_doctor(const Words& words) {
   return given.empty() ? RunDoctor{} : RunDoctor{given.front().values.back()};
 }
 
+// What is no option and no option's value, in order; "-" among it.
+Words take_plain_words(Words& words, std::span<const OptionName> options) {
+  Words plain;
+  Words rest;
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    const bool option = words[i].size() > 1 && words[i].starts_with('-');
+    (option ? rest : plain).push_back(words[i]);
+    if (takes_value(options, words[i]) && i + 1 < words.size()) rest.push_back(words[++i]);
+  }
+  words = std::move(rest);
+  return plain;
+}
+
+Outcome parse_audit(Words words) {
+  if (contains(words, "--help") || contains(words, "-h")) return PrintAndExit{audit_help()};
+  constexpr OptionName kOptions[] = {{"head"}};
+  Words plain = take_plain_words(words, kOptions);
+  if (plain.empty() || (plain.front() != "verify" && plain.front() != "explain")) {
+    return fail(
+        usage_error({"audit needs to know what to do: 'bulkhead audit verify FILE...' or "
+                     "'bulkhead audit explain [EVENT] [FILE...]'"}));
+  }
+  RunAudit audit;
+  const bool verify = plain.front() == "verify";
+  audit.command.what = verify ? audit::Command::What::kVerify : audit::Command::What::kExplain;
+  plain.erase(plain.begin());
+  TRY_LET(const std::vector<Given> given,
+          split_options(words, std::span(kOptions).first(verify ? 1 : 0), "audit"));
+  if (!given.empty()) {
+    audit.command.head = audit::parse_head(given.front().values.back());
+    if (!audit.command.head) {
+      return fail(usage_error({"--head must be EVENT:HASH as the broker's log has it, not " +
+                               in_quotes(given.front().values.back())}));
+    }
+  }
+  if (!verify && !plain.empty()) {
+    audit.command.seq = parse_number<std::uint64_t>(plain.front());
+    if (audit.command.seq) plain.erase(plain.begin());
+  }
+  if (verify && plain.empty()) {
+    return fail(
+        usage_error({"audit verify needs the log: all its files, or - for standard input"}));
+  }
+  audit.command.files = std::move(plain);
+  return audit;
+}
+
 Outcome unknown_command(const std::string& word) {
-  std::vector<std::string_view> commands = {"blk",    "net",    "serve",    "posture",
-                                            "doctor", "--help", "--version"};
+  std::vector<std::string_view> commands = {"blk",   "net",    "serve",  "posture",
+                                            "audit", "doctor", "--help", "--version"};
   for (const auto& command : control::operator_commands()) commands.push_back(command.name);
   const std::string what = word.starts_with("-") ? "option" : "command";
   std::string line = "there is no " + what + " " + in_quotes(word);
@@ -415,8 +463,8 @@ Outcome parse_command(std::span<const std::string> arguments, int listen_fds) {
   if (words.empty()) {
     return fail(
         usage_error({"say what to do: 'bulkhead blk', 'bulkhead net', 'bulkhead serve', " +
-                     std::string("'bulkhead posture' or 'bulkhead doctor'; 'bulkhead --help' "
-                                 "explains them")}));
+                     std::string("'bulkhead posture', 'bulkhead audit' or 'bulkhead doctor'; "
+                                 "'bulkhead --help' explains them")}));
   }
   const std::string command = words.front();
   words.erase(words.begin());
@@ -431,6 +479,7 @@ Outcome parse_command(std::span<const std::string> arguments, int listen_fds) {
   }
   if (command == "serve") return parse_serve(words);
   if (command == "posture") return parse_posture(words);
+  if (command == "audit") return parse_audit(std::move(words));
   if (command == "doctor") return parse_doctor(words);
   if (const auto* found = control::find_operator_command(command)) {
     return parse_operator(*found, words);

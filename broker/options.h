@@ -7,6 +7,7 @@
 #include <string>
 #include <variant>
 
+#include "broker/audit/command.h"
 #include "broker/config.h"
 #include "broker/control/command.h"
 
@@ -25,7 +26,11 @@ struct RunPosture {
 struct RunDoctor {
   std::string log = "-";
 };
-using Command = std::variant<PrintAndExit, RunServe, RunPosture, RunDoctor, control::RunOperator>;
+struct RunAudit {
+  audit::Command command;
+};
+using Command =
+    std::variant<PrintAndExit, RunServe, RunPosture, RunDoctor, RunAudit, control::RunOperator>;
 
 // Why there is no command: the lines for stderr, and the exit code (2: wrong usage).
 struct UsageError {

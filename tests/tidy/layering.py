@@ -22,7 +22,9 @@ ONLY_IN = {
     r"CLI/": "broker/options.cpp",
     r"toml(\+\+|plusplus)?[./]": "broker/config_file.cpp",
     r"expected>": "common/result.h",
-    r"(liburing|libaio|libaudit)\.h": "nothing: system calls and netlink are made directly",
+    r"libaudit\.h": "broker/audit/kernel_log.cpp",
+    r"sha2\.h": "broker/audit/digest.cpp",
+    r"(liburing|libaio)\.h": "nothing: system calls and netlink are made directly",
     r"(systemd/|nlohmann/)": "nothing",
     r"(gtest|gmock|benchmark)/": "tests/",
 }
