@@ -21,9 +21,17 @@ template <typename T>
 using Answer = common::Result<T, std::string>;
 
 enum class EngineChoice : std::uint8_t { kAuto, kIoUring, kFallback };
+enum class KernelAudit : std::uint8_t { kOff, kResources, kAll };
 enum class PostureDemand : std::uint8_t { kAny, kStrict };
 
 using MacAddress = common::net::Mac;
+
+// Where the audit trail goes (audit/trail.h).
+struct AuditConfig {
+  std::string log;  // A path, "journal", or empty.
+  KernelAudit kernel = KernelAudit::kOff;
+  bool required = false;  // Without a sink that is named here, no start.
+};
 
 struct DeviceConfig {
   // In every log line. Default: the image or the interface; unique in one broker.
@@ -64,6 +72,8 @@ struct DeviceConfig {
   std::optional<std::uint32_t> queue_size;  // Default: common::kQueueSizeMax.
   EngineChoice engine = EngineChoice::kAuto;
   std::uint32_t poll_us = 0;
+  std::string vm_name;                   // As the VM's manager calls it; for the audit trail.
+  std::string vm_uuid;                   // Lower case, with dashes.
   bool restart_after_violation = false;  // Of a worker that its system call filter killed.
 
   // Whose it is: for whoever reads lists, metrics and logs. Nothing is decided by these.
@@ -83,6 +93,7 @@ struct BrokerConfig {
   std::string config_path;  // Where it was read; empty for the commands of one device.
   std::vector<DeviceConfig> devices;
   PostureDemand posture = PostureDemand::kAny;
+  AuditConfig audit;
   std::string log_level = "info";
   std::uint32_t stats_interval_s = 0;  // 0: none.
 

@@ -77,6 +77,19 @@ std::string mac_text(const MacAddress& mac) {
   return text;
 }
 
+Answer<std::string> parse_uuid(std::string_view text) {
+  constexpr std::string_view kShape = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+  std::string uuid(text);
+  bool legal = text.size() == kShape.size();
+  for (std::size_t i = 0; legal && i < uuid.size(); ++i) {
+    if (uuid[i] >= 'A' && uuid[i] <= 'F') uuid[i] = static_cast<char>(uuid[i] - 'A' + 'a');
+    const bool digit = (uuid[i] >= '0' && uuid[i] <= '9') || (uuid[i] >= 'a' && uuid[i] <= 'f');
+    legal = kShape[i] == '-' ? uuid[i] == '-' : digit;
+  }
+  if (!legal) return must_be("a uuid: 8-4-4-4-12 hexadecimal digits", text);
+  return uuid;
+}
+
 Answer<std::string> parse_interface_name(std::string_view text) {
   const bool legal = !text.empty() && text.size() < IFNAMSIZ && text != "." && text != ".." &&
                      std::all_of(text.begin(), text.end(), [](char character) {

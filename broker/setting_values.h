@@ -42,6 +42,9 @@ template <typename T>
 [[nodiscard]] Answer<MacAddress> parse_mac(std::string_view text);
 [[nodiscard]] std::string mac_text(const MacAddress& mac);
 
+// "6ba7b810-9dad-11d1-80b4-00c04fd430c8", in lower case.
+[[nodiscard]] Answer<std::string> parse_uuid(std::string_view text);
+
 // As the kernel lets an interface be called (dev_valid_name), and no pattern for it to complete.
 [[nodiscard]] Answer<std::string> parse_interface_name(std::string_view text);
 

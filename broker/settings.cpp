@@ -234,6 +234,37 @@ Answer<void> set_on_violation(const Destination& to, std::string_view value) {
   return {};
 }
 
+Answer<void> set_vm_name(const Destination& to, std::string_view value) {
+  TRY_LET(to.device.vm_name, text_within(value, kVmNameBytesMax));
+  return {};
+}
+
+Answer<void> set_vm_uuid(const Destination& to, std::string_view value) {
+  TRY_LET(to.device.vm_uuid, parse_uuid(value));
+  return {};
+}
+
+Answer<void> set_audit_log(const Destination& to, std::string_view value) {
+  TRY_LET(to.broker.audit.log, text_within(value, kFilePathBytesMax));
+  return {};
+}
+
+Answer<void> set_audit_kernel(const Destination& to, std::string_view value) {
+  if (value != "off" && value != "resources" && value != "all") {
+    return must_be("off, resources or all", value);
+  }
+  to.broker.audit.kernel = value == "off"         ? KernelAudit::kOff
+                           : value == "resources" ? KernelAudit::kResources
+                                                  : KernelAudit::kAll;
+  return {};
+}
+
+Answer<void> set_audit(const Destination& to, std::string_view value) {
+  if (value != "required" && value != "optional") return must_be("required or optional", value);
+  to.broker.audit.required = value == "required";
+  return {};
+}
+
 Answer<void> set_stats_interval(const Destination& to, std::string_view value) {
   TRY_LET(to.broker.stats_interval_s,
           number_within<std::uint32_t>(value, 0, kStatsIntervalSecondsMax));
@@ -321,6 +352,10 @@ constexpr Setting kSettings[] = {
      "poll that many microseconds before sleeping: faster, costs CPU [0]", set_poll},
     {"name", Scope::kDevice, ValueKind::kText, "NAME",
      "what messages call the device [the name of the image or interface]", set_name},
+    {"vm-name", Scope::kDevice, ValueKind::kText, "NAME",
+     "what the VM's manager calls it, for the audit log", set_vm_name},
+    {"vm-uuid", Scope::kDevice, ValueKind::kText, "UUID",
+     "the VM's uuid, for the audit log: auvirt --uuid finds the device by it", set_vm_uuid},
     {"on-worker-violation", Scope::kDevice, ValueKind::kText, "stop|restart",
      "what becomes of a queue whose worker did what its jail forbids [stop]", set_on_violation},
     {"tenant", Scope::kDevice, ValueKind::kText, "NAME",
@@ -333,6 +368,12 @@ constexpr Setting kSettings[] = {
      set_uid},
     {"require-posture", Scope::kBroker, ValueKind::kText, "strict|any",
      "strict: do not start unless every layer of the jail holds [any]", set_posture},
+    {"audit-log", Scope::kBroker, ValueKind::kText, "PATH|journal",
+     "write what is granted and refused there, as JSON lines in a chain of hashes", set_audit_log},
+    {"audit-kernel", Scope::kBroker, ValueKind::kText, "off|resources|all",
+     "and to the kernel's audit log; all: that VMs start and end, too [off]", set_audit_kernel},
+    {"audit", Scope::kBroker, ValueKind::kText, "required|optional",
+     "required: do not start where an audit log cannot be had [optional]", set_audit},
     {"log-level", Scope::kBroker, ValueKind::kText, "LEVEL",
      "trace, debug, info, warn, error or off [info]", set_log_level},
     {"stats-interval", Scope::kBroker, ValueKind::kNumber, "S",

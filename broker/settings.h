@@ -17,6 +17,7 @@ namespace broker {
 inline constexpr std::size_t kSocketPathBytesMax = 107;  // sockaddr_un without its zero.
 inline constexpr std::size_t kFilePathBytesMax = 4095;
 inline constexpr std::size_t kNameBytesMax = 64;
+inline constexpr std::size_t kVmNameBytesMax = 255;
 inline constexpr std::size_t kAllowUidsMax = 64;
 inline constexpr std::uint32_t kQueueSizeMin = 2;
 inline constexpr std::uint32_t kPollMicrosecondsMax = 1'000'000;

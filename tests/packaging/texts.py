@@ -150,6 +150,8 @@ def check_spdx(root, bin_dir) -> list:
         text = output.read_text()
     wanted = ["bulkhead STATIC_LINK SPDXRef-libseccomp-dev",
               "bulkhead STATIC_LINK SPDXRef-libcap-ng-dev",
+              "bulkhead STATIC_LINK SPDXRef-libaudit-dev",
+              "bulkhead STATIC_LINK SPDXRef-libmd-dev",
               "bulkhead CONTAINS SPDXRef-libcli11-dev",
               "bulkhead CONTAINS SPDXRef-libtomlplusplus-dev",
               "bulkhead-session STATIC_LINK SPDXRef-libc6-dev",
