@@ -12,6 +12,7 @@
 #include <span>
 #include <utility>
 
+#include "broker/open_file.h"
 #include "common/checked.h"
 #include "common/virtqueue_wire.h"
 #include "policy/worker_blk.h"
@@ -218,6 +219,11 @@ DeviceModel make_blk_model(Disk disk, const DeviceConfig& config,
   model.session_start = blk_session_start(disk, config);
   model.backing_device = disk.device;
   model.backing_inode = disk.inode;
+  model.backing = {.path = path_of(disk.file.ref()),
+                   .interface = {},
+                   .mac = {},
+                   .read_only = disk.read_only,
+                   .rdev = rdev_of(disk.file.ref())};
   // Shared, since std::function copies what it holds; in truth the model owns it.
   const auto shared = std::make_shared<Disk>(std::move(disk));
   model.worker_profiles = [shared](common::EngineKind engine) {

@@ -66,6 +66,7 @@ common::Result<std::unique_ptr<Connection>> Connection::start(Services& services
                                                               Ended ended) {
   TRY_LET(Jailed session, services.jailer.start_session(facts.name, facts.uid, visitor.socket.ref(),
                                                         facts.model.session_start));
+  log.record(audit::session_started(session));
   std::unique_ptr<Connection> connection(new Connection(services, facts, log, std::move(visitor),
                                                         std::move(session), std::move(ended)));
   if (const auto watched = connection->watch(); !watched) {
@@ -163,6 +164,7 @@ void Connection::on_packets() {
       packet_watch_.reset();
       return session_is_over(kDrainPatience);
     }
+    record_session_jailed();  // Before it reads a byte of the VMM's, of which all packets come.
     const Verdict verdict = peer_.on_packet(packet);
     services_.closer.close(packet.fds);  // What no request has taken.
     if (verdict == Verdict::kHangUp) return hang_up(peer_.complaint());
@@ -225,9 +227,11 @@ void Connection::open_queue(std::uint32_t queue) {
   }
   if (!worker) {
     facts_.model.hooks->queue_ended(queue);
-    log_.error(name + " cannot be started: " + worker.error().what + ": " +
-               errno_text(worker.error().os_errno) +
-               (no_ring ? std::string("; ") + kNoMemoryForRing : ""));
+    const std::string why = std::string(worker.error().what) + ": " +
+                            errno_text(worker.error().os_errno) +
+                            (no_ring ? std::string("; ") + kNoMemoryForRing : "");
+    log_.error(name + " cannot be started: " + why);
+    log_.record(audit::queue_event(audit::Kind::kWorkerFailed, queue, why));
     if (is_passing(worker.error().os_errno)) return answer_death(queue, {}, kStartRetry);
     return answer_ended(queue, {ipc::QueueOutcome::kNotStarted, 0});
   }
@@ -247,9 +251,12 @@ void Connection::queue_serving(std::uint32_t queue) {
   found->second->serving();
   const auto died = died_at_.find(queue);
   if (died == died_at_.end()) return;
-  log_.info("queue " + std::to_string(queue) + " is served again, " +
-            milliseconds_text(std::chrono::steady_clock::now() - died->second) +
+  const auto pause = std::chrono::steady_clock::now() - died->second;
+  log_.info("queue " + std::to_string(queue) + " is served again, " + milliseconds_text(pause) +
             " after its worker died");
+  const auto pause_ms = std::chrono::duration_cast<milliseconds>(pause).count();
+  log_.record(audit::queue_event(audit::Kind::kWorkerRestarted, queue)
+                  .with(audit::Key::kMilliseconds, static_cast<std::uint64_t>(pause_ms)));
   died_at_.erase(died);
 }
 
@@ -323,6 +330,8 @@ void Connection::session_event(const ipc::SessionEvent& event) {
   if (!events_.take()) return;
   const EventText text = describe_event(static_cast<ipc::EventCode>(event.code), event.numbers);
   log_.write(text.level, text.text);
+  if (text.level != Level::kError) return;
+  log_.record(audit::Event(audit::Kind::kVmmViolation).with(audit::Key::kCause, text.text));
 }
 
 // --- how it ends ---------------------------------------------------------------------------------
@@ -331,6 +340,7 @@ void Connection::on_session_exit() {
   const auto death = reap(session_.child.pidfd.ref());
   if (!death) return;
   read_last_words();
+  record_session_end(*death);
   log_session_end(*death);
   session_reaped_ = true;
   exit_watch_.reset();
@@ -376,6 +386,8 @@ void Connection::hang_up(const std::string& complaint) {
   if (ending_) return;
   log_.error("the session of " + visitor_name_ + " broke its protocol with the broker (" +
              complaint + "); it is killed, and its workers");
+  log_.record(audit::process_refused(audit::Kind::kPolicyViolation, session_process(),
+                                     "it broke its protocol with the broker: " + complaint));
   kill("its session broke its protocol with the broker");
 }
 
@@ -412,8 +424,11 @@ void Connection::log_session_end(const Death& death) {
     return log_.error("connection of " + who + " ended: its session could not be set up");
   }
   explain_death(death, session_.child.pid, services_.audit,
-                [&log = log_, who](const std::string& words) {
+                [&log = log_, who, violation = death.by_seccomp(),
+                 process = session_process()](const std::string& words) {
                   log.error("session of " + who + " " + words);
+                  if (!violation) return;
+                  log.record(audit::process_refused(audit::Kind::kPolicyViolation, process, words));
                 });
 }
 
@@ -436,11 +451,12 @@ void Connection::answer_death(std::uint32_t queue, WorkerEnd end, milliseconds l
   auto delay = restarts_[queue].after_death(end.lived);
   const bool forbidden = end.by_violation && !facts_.restart_after_violation;
   if (forbidden || !delay) {
-    log_.error(name + " is not served any more: " +
-               (forbidden ? "its worker did what its jail forbids, which may have been an attack; "
-                            "--on-worker-violation=restart would start another one"
-                          : "its workers died too often in a row") +
-               "; the guest has to reset the device");
+    const std::string why =
+        forbidden ? "its worker did what its jail forbids, which may have been an attack; "
+                    "--on-worker-violation=restart would start another one"
+                  : "its workers died too often in a row";
+    log_.error(name + " is not served any more: " + why + "; the guest has to reset the device");
+    log_.record(audit::queue_event(audit::Kind::kQueueGivenUp, queue, why));
     end.outcome = ipc::QueueOutcome::kGaveUp;
     restarts_.erase(queue);
     died_at_.erase(queue);

@@ -11,10 +11,12 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "broker/audit/device_events.h"
 #include "broker/budget.h"
 #include "broker/death.h"
 #include "broker/device_log.h"
@@ -35,12 +37,14 @@ namespace broker {
 struct Visitor {
   common::Fd socket;
   Peer peer;
-  std::string name;  // "pid 123 (qemu-system-x86) uid 107"
+  std::string name;     // "pid 123 (qemu-system-x86) uid 107"
+  std::string command;  // What the process calls itself.
 };
 
 // What does not change while the device exists.
 struct DeviceFacts {
   std::string name;
+  audit::Subject subject;  // The same, and its VM.
   DeviceModel model;
   std::uint32_t uid = 0;
   common::EngineKind engine = common::EngineKind::kFallback;
@@ -116,6 +120,11 @@ class Connection final : private SessionRequests {
   void release_session_if_drained();
   void finish_if_empty();
   void log_session_end(const Death& death);
+  void record_session_end(const Death& death);
+  void record_session_jailed();
+  [[nodiscard]] audit::Process session_process() const {
+    return {audit::Role::kSession, session_.child.pid, std::nullopt};
+  }
 
   template <common::ipc::Message T>
   void answer(const T& message, std::span<const common::FdRef> fds = {});
@@ -148,6 +157,7 @@ class Connection final : private SessionRequests {
   bool draining_ = false;  // By the operator: the VMM is told last.
   bool ending_ = false;    // No packet of the session's is acted on any more.
   bool session_reaped_ = false;
+  bool jail_recorded_ = false;
   bool finished_ = false;
   std::string killed_because_;
   Budget events_;  // What the session may have logged.

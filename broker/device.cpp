@@ -1,9 +1,11 @@
 #include "broker/device.h"
 
+#include <algorithm>
 #include <cstring>
 #include <span>
 #include <utility>
 
+#include "broker/audit/device_events.h"
 #include "broker/text.h"
 #include "common/addresses.h"
 #include "common/sys.h"
@@ -29,7 +31,9 @@ common::Result<void> Device::open(std::function<void()> finished) {
            [this](std::span<const std::byte> config) {
              if (connection_) connection_->config_changed(config);
            }}));
-  return doorway_->open(services_, [this](Visitor visitor) { arrive(std::move(visitor)); });
+  log_.record(audit::device_added(doorway_->describe()));
+  log_.record(audit::backing_opened(facts_.model));
+  return doorway_->open(services_, log_, [this](Visitor visitor) { arrive(std::move(visitor)); });
 }
 
 void Device::arrive(Visitor visitor) {
@@ -44,6 +48,8 @@ void Device::held_long_enough() {
   if (connection_->ending()) return;
   log_.warn("connection from " + held_->name + " refused: " + connection_->visitor_name() +
             " is being served, and a device serves one VMM at a time");
+  log_.record(audit::vmm_came(audit::Kind::kVmmRefused, held_->peer, held_->command,
+                              "another VMM is being served"));
   services_.closer.close(std::move(held_->socket));
   held_.reset();
   doorway_->next(true);
@@ -51,6 +57,7 @@ void Device::held_long_enough() {
 
 void Device::serve(Visitor visitor) {
   log_.info("connection from " + visitor.name);
+  log_.record(audit::vmm_came(audit::Kind::kVmmConnected, visitor.peer, visitor.command));
   facts_.model.hooks->vmm_came(facts_.model.session_start);
   peer_ = visitor.peer;
   auto connection = common::Result<std::unique_ptr<Connection>>();
@@ -66,13 +73,22 @@ void Device::serve(Visitor visitor) {
     return doorway_->next(true);
   }
   facts_.model.hooks->vmm_gone();
-  log_.error(std::string("no session can be started: ") + connection.error().what + ": " +
-             errno_text(connection.error().os_errno));
+  const std::string why =
+      std::string(connection.error().what) + ": " + errno_text(connection.error().os_errno);
+  log_.error("no session can be started: " + why);
+  log_.record(audit::Event(audit::Kind::kSessionFailed).with(audit::Key::kCause, why));
+  record_vmm_gone();
   next_or_finish();
+}
+
+void Device::record_vmm_gone() {
+  log_.record(audit::Event(audit::Kind::kVmmDisconnected)
+                  .with(audit::Key::kPid, static_cast<std::uint64_t>(std::max(peer_.pid, 0))));
 }
 
 void Device::on_connection_ended() {
   facts_.model.hooks->vmm_gone();
+  record_vmm_gone();
   add_counters(past_counters_, connection_->counters());
   if (connection_->disk_os_errno() != 0) past_disk_os_errno_ = connection_->disk_os_errno();
   // Not destroyed here: this is called from its own handler.
@@ -113,6 +129,8 @@ void Device::drain() {
 
 void Device::finish() {
   if (std::exchange(finished_, true)) return;
+  log_.trail().record_dropped();
+  log_.record(audit::Event(audit::Kind::kDeviceRemoved));
   facts_.model.release();
   finished_handler_();
 }
@@ -157,6 +175,7 @@ void Device::look_for_change() {
   const DeviceModel::Change change = facts_.model.look_for_change();
   if (change.text.empty()) return;
   log_.write(change.is_error ? Level::kError : Level::kInfo, change.text);
+  log_.record(audit::Event(audit::Kind::kBackingChanged).with(audit::Key::kCause, change.text));
   if (!change.start) return;
   // What concerns the host alone stays as it is.
   auto& start = facts_.model.session_start;

@@ -24,7 +24,10 @@ class Device {
   Device(Services& services, DeviceFacts facts, std::unique_ptr<Doorway> doorway)
       : services_(services),
         facts_(std::move(facts)),
-        log_(services.log, facts_.name),
+        log_(services.log, facts_.name,
+             {services.trail, facts_.subject,
+              facts_.model.kind == common::DeviceKind::kNet ? facts_.model.backing.mac
+                                                            : facts_.model.backing.path}),
         doorway_(std::move(doorway)) {}
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
@@ -67,6 +70,8 @@ class Device {
   void look_for_change();
   // What the disk has failed at since this was asked last; empty where it has not.
   [[nodiscard]] std::string disk_errors_line();
+  // Of the audit trail: what was left out since this was asked last.
+  void record_dropped() { log_.trail().record_dropped(); }
 
  private:
   void let_nobody_in();
@@ -76,6 +81,7 @@ class Device {
   void on_connection_ended();
   void next_or_finish();
   void finish();
+  void record_vmm_gone();
 
   Services& services_;
   DeviceFacts facts_;

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "broker/audit/device_trail.h"
 #include "broker/blk_config.h"
 #include "broker/net_config.h"
 #include "broker/open_disk.h"
@@ -16,8 +17,14 @@ namespace broker {
 Answer<DevicePlan> DeviceMaker::open_backing(DeviceConfig config) {
   DevicePlan plan;
   plan.config = std::make_unique<DeviceConfig>(std::move(config));
-  TRY_LET(plan.facts.model, make_model(*plan.config));
+  auto model = make_model(*plan.config);
+  if (!model) {
+    record_refusal(audit::Kind::kDeviceRefused, *plan.config, model.error());
+    return common::fail(std::move(model).error());
+  }
+  plan.facts.model = *std::move(model);
   plan.facts.name = plan.config->name;
+  plan.facts.subject = audit::subject_of(*plan.config);
   plan.facts.restart_after_violation = plan.config->restart_after_violation;
   TRY_LET(plan.facts.uid, pick_uid(*plan.config, plan.facts.model));
   return plan;
@@ -82,9 +89,17 @@ Answer<void> DeviceMaker::check_posture(DevicePlan& plan, Jailer& jailer) {
     missing += (missing.empty() ? "" : "; ") + layer;
   }
   if (missing.empty()) return {};
+  record_refusal(audit::Kind::kPostureRefused, *plan.config, missing);
   return common::fail("posture is below strict: " + missing +
                       "; give the broker what is missing, or use --require-posture=any to "
                       "serve without it");
+}
+
+void DeviceMaker::record_refusal(audit::Kind kind, const DeviceConfig& config,
+                                 const std::string& cause) {
+  if (trail_ == nullptr) return;
+  trail_->record(
+      audit::about(audit::subject_of(config), audit::Event(kind).with(audit::Key::kCause, cause)));
 }
 
 Answer<void> DeviceMaker::open_doorway(DevicePlan& plan) {

@@ -6,6 +6,8 @@
 #include <map>
 #include <memory>
 
+#include "broker/audit/event.h"
+#include "broker/audit/trail.h"
 #include "broker/calibrate.h"
 #include "broker/config.h"
 #include "broker/connection.h"
@@ -32,6 +34,8 @@ class DeviceMaker {
  public:
   DeviceMaker(Log& log, PostureDemand demand) : log_(log), demand_(demand) {}
 
+  // Refusals are recorded there; it outlives this.
+  void record_to(audit::Trail& trail) noexcept { trail_ = &trail; }
   [[nodiscard]] bool strict() const noexcept { return demand_ == PostureDemand::kStrict; }
 
   // In this order.
@@ -53,8 +57,10 @@ class DeviceMaker {
   [[nodiscard]] Answer<DeviceModel> make_model(const DeviceConfig& config);
   [[nodiscard]] Answer<std::uint32_t> pick_uid(const DeviceConfig& config,
                                                const DeviceModel& model);
+  void record_refusal(audit::Kind kind, const DeviceConfig& config, const std::string& cause);
 
   Log& log_;
+  audit::Trail* trail_ = nullptr;
   PostureDemand demand_;
   TscClock clock_;
   UidRange uids_;

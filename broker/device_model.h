@@ -38,7 +38,16 @@ struct DeviceModel {
   common::DeviceKind kind = common::DeviceKind::kBlk;
   std::string summary;  // For the start line: "/images/a.img, 10.0 GiB, 64 queues, direct off".
   common::ipc::SessionStart session_start{};  // `call_swap_in_place` is the host's to say.
-  dev_t backing_device = 0;                   // What is served: decides the uid of its processes.
+  // What is served, for the audit trail; as the kernel knows it now.
+  struct Backing {
+    std::string path;       // Links resolved; of a card, the device that its queues are opened by.
+    std::string interface;  // A card's.
+    std::string mac;        // The guest's card.
+    bool read_only = false;
+    dev_t rdev = 0;  // Where the path is a device.
+  };
+  Backing backing;
+  dev_t backing_device = 0;  // What is served: decides the uid of its processes.
   ino_t backing_inode = 0;
   // Why its workers cannot use io_uring, though the host has it; empty where they can.
   std::string uring_objection;

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <utility>
 
+#include "broker/audit/device_events.h"
 #include "broker/text.h"
 #include "common/sys.h"
 
@@ -36,16 +37,16 @@ std::string command_of(pid_t pid) {
   if (got <= 0) return {};
   std::string_view text(name.data(), static_cast<std::size_t>(got));
   if (text.back() == '\n') text.remove_suffix(1);
-  return clean_text(text);
+  return std::string(text);
 }
 
 }  // namespace
 
 std::string describe_peer(const Peer& peer) {
   const std::string command = command_of(peer.pid);
-  return "pid " + std::to_string(peer.pid) + (command.empty() ? "" : " (" + command + ")") +
-         " uid " + std::to_string(peer.uid) +
-         (peer.label.empty() ? "" : " (" + clean_text(peer.label) + ")");
+  return "pid " + std::to_string(peer.pid) +
+         (command.empty() ? "" : " (" + clean_text(command) + ")") + " uid " +
+         std::to_string(peer.uid) + (peer.label.empty() ? "" : " (" + clean_text(peer.label) + ")");
 }
 
 Answer<std::unique_ptr<Doorway>> Doorway::make(const DeviceConfig& config) {
@@ -68,8 +69,9 @@ Answer<std::unique_ptr<Doorway>> Doorway::make(const DeviceConfig& config) {
 
 Doorway::~Doorway() { close(); }
 
-common::Result<void> Doorway::open(Services& services, Arrived arrived) {
+common::Result<void> Doorway::open(Services& services, DeviceLog& log, Arrived arrived) {
   services_ = &services;
+  log_ = &log;
   arrived_ = std::move(arrived);
   switch (kind_) {
     case Kind::kListening:
@@ -163,17 +165,21 @@ void Doorway::let_in(common::Fd socket) {
   auto peer = peer_of(socket.ref());
   if (!peer) {
     refuse("connection refused: " + peer.error());
+    log_->record(audit::Event(audit::Kind::kVmmRefused).with(audit::Key::kCause, peer.error()));
     services_->closer.close(std::move(socket));
     if (kind_ == Kind::kClient) connect_later();
     return;
   }
-  Visitor visitor{std::move(socket), *std::move(peer), {}};
+  Visitor visitor{std::move(socket), *std::move(peer), {}, {}};
+  visitor.command = command_of(visitor.peer.pid);
   visitor.name = describe_peer(visitor.peer);
   const std::vector<uid_t>& allowed = config_.allow_uids;
   if (!allowed.empty() &&
       std::find(allowed.begin(), allowed.end(), visitor.peer.uid) == allowed.end()) {
     refuse("connection from " + visitor.name +
            " refused: its uid is not among those of --allow-uid");
+    log_->record(audit::vmm_came(audit::Kind::kVmmRefused, visitor.peer, visitor.command,
+                                 "its uid is not among those of --allow-uid"));
     services_->closer.close(std::move(visitor.socket));
     if (kind_ == Kind::kClient) connect_later();
     return;

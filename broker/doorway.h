@@ -11,6 +11,7 @@
 #include "broker/budget.h"
 #include "broker/config.h"
 #include "broker/connection.h"
+#include "broker/device_log.h"
 #include "broker/event_loop.h"
 #include "broker/services.h"
 #include "broker/socket.h"
@@ -27,8 +28,9 @@ class Doorway {
   Doorway(const Doorway&) = delete;
   Doorway& operator=(const Doorway&) = delete;
 
-  // Lets them in: `arrived` is called for one VMM, and then for nobody until next().
-  [[nodiscard]] common::Result<void> open(Services& services, Arrived arrived);
+  // Lets them in: `arrived` is called for one VMM, and then for nobody until next(). `log` is the
+  // device's.
+  [[nodiscard]] common::Result<void> open(Services& services, DeviceLog& log, Arrived arrived);
   // `serving` true: the device has a VMM, so that only a listening socket can bring another.
   void next(bool serving);
   // For good; removes the socket file if it is ours.
@@ -54,6 +56,7 @@ class Doorway {
 
   const DeviceConfig& config_;
   Services* services_ = nullptr;  // From open() on.
+  DeviceLog* log_ = nullptr;
   Arrived arrived_;
   Kind kind_ = Kind::kListening;
   Listener listener_;

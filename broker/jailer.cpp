@@ -147,15 +147,13 @@ Result<Jailed> Jailer::start(const Start& what) {
                                                    common::SharedRegion::Access::kReadOnly));
   TRY_LET(jailed.child, policy::spawn(request));
   jailed.socket = std::move(ends.second);
+  jailed.uid = request.uid;
+  jailed.filter = filters_.at(&what.profile).digest;
   return jailed;
 }
 
 Result<ipc::JailOrder> Jailer::make_order(const Start& what) {
-  auto filter = filters_.find(&what.profile);
-  if (filter == filters_.end()) {
-    TRY_LET(auto compiled, policy::compile_filter(what.profile));
-    filter = filters_.emplace(&what.profile, std::move(compiled)).first;
-  }
+  TRY_LET(const Filter* filter, filter_of(what.profile));
   const bool own_user_namespace = (host_.namespaces.flags & CLONE_NEWUSER) != 0;
   ipc::JailOrder order{};
   order.kind = ipc::JailOrder::kKind;
@@ -168,9 +166,19 @@ Result<ipc::JailOrder> Jailer::make_order(const Start& what) {
   order.change_ids = host_.may_change_ids && !own_user_namespace ? 1 : 0;
   order.same_uid = host_.may_change_ids ? 0 : 1;
   order.probe = what.probe ? 1 : 0;
-  order.filter_count = static_cast<std::uint32_t>(filter->second.size());
-  std::copy(filter->second.begin(), filter->second.end(), order.filter.begin());
+  order.filter_count = static_cast<std::uint32_t>(filter->instructions.size());
+  std::copy(filter->instructions.begin(), filter->instructions.end(), order.filter.begin());
   return order;
+}
+
+Result<const Jailer::Filter*> Jailer::filter_of(const policy::Profile& profile) {
+  auto found = filters_.find(&profile);
+  if (found == filters_.end()) {
+    TRY_LET(auto compiled, policy::compile_filter(profile));
+    const audit::Digest digest = audit::sha256(std::as_bytes(std::span(compiled)));
+    found = filters_.emplace(&profile, Filter{std::move(compiled), digest}).first;
+  }
+  return &found->second;
 }
 
 common::FdRef Jailer::worker_program(common::DeviceKind kind) const noexcept {

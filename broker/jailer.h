@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "broker/audit/digest.h"
 #include "broker/device_model.h"
 #include "broker/host.h"
 #include "broker/program_files.h"
@@ -27,6 +28,8 @@ struct Jailed {
   policy::Child child;
   common::Fd socket;            // The other end of its control socket.
   common::SharedRegion memory;  // Its status page, read-only: hostile.
+  std::uint32_t uid = 0;        // As the host sees it.
+  audit::Digest filter{};       // Of its seccomp filter.
 
   [[nodiscard]] const common::StatusPage& page() const noexcept {
     return *reinterpret_cast<const common::StatusPage*>(memory.bytes().data());
@@ -76,7 +79,12 @@ class Jailer {
   Host host_;
   bool strict_;
   // Compiled when first needed: a profile costs about 0.1 ms.
-  std::map<const policy::Profile*, std::vector<common::ipc::FilterInstruction>> filters_;
+  struct Filter {
+    std::vector<common::ipc::FilterInstruction> instructions;
+    audit::Digest digest;
+  };
+  [[nodiscard]] common::Result<const Filter*> filter_of(const policy::Profile& profile);
+  std::map<const policy::Profile*, Filter> filters_;
 };
 
 }  // namespace broker

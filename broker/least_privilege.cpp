@@ -69,6 +69,9 @@ std::vector<unsigned> needed_capabilities(const BrokerConfig& config, const Host
       (!control.empty() && directory_is_anothers(control))) {
     needed.push_back(CAP_DAC_OVERRIDE);  // --client connects, and stopping removes a socket, there.
   }
+  if (config.audit.kernel != KernelAudit::kOff) {
+    needed.push_back(CAP_AUDIT_WRITE);  // Each record.
+  }
   return needed;
 }
 

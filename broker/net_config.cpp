@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "broker/net_card.h"
+#include "broker/open_file.h"
 #include "broker/setting_values.h"
 #include "broker/stats_report.h"
 #include "broker/text.h"
@@ -209,6 +210,11 @@ DeviceModel make_net_model(Tap tap, const DeviceConfig& asked,
   model.session_start = net_session_start(tap, config);
   model.backing_device = tap.device;
   model.backing_inode = tap.inode;
+  model.backing = {.path = path_of(tap.queues.front().ref()),
+                   .interface = tap.name,
+                   .mac = mac_text(*config.mac),
+                   .read_only = false,
+                   .rdev = rdev_of(tap.queues.front().ref())};
   if (!tap.nowait) model.uring_objection = "RWF_NOWAIT on a tap";
   model.stats_line = format_net_stats;
   model.worker_profiles = [](EngineKind engine) {

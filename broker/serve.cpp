@@ -14,6 +14,8 @@
 #include <utility>
 #include <vector>
 
+#include "broker/audit/device_trail.h"
+#include "broker/audit/trail.h"
 #include "broker/audit_reader.h"
 #include "broker/control/desk.h"
 #include "broker/control/messages.h"
@@ -65,9 +67,12 @@ class Broker {
 
   [[nodiscard]] Answer<void> start();
   [[nodiscard]] int run();
+  // Why start() failed.
+  void record_failure(const std::string& error);
 
  private:
   // The stages of start().
+  [[nodiscard]] Answer<void> open_trail();
   [[nodiscard]] Answer<void> make_loop();
   [[nodiscard]] Answer<void> open_backings();
   [[nodiscard]] Answer<void> open_doorways();
@@ -97,6 +102,7 @@ class Broker {
   Log& log_;
   ServiceManager manager_;
   DeviceMaker maker_;
+  std::unique_ptr<audit::Trail> trail_;
   std::unique_ptr<EventLoop> loop_;
   std::optional<Signals> signals_;
   std::optional<Programs> programs_;  // Until there is a jailer.
@@ -126,6 +132,7 @@ class Broker {
 Answer<void> Broker::start() {
   raise_limits();
   TRY(make_loop());
+  TRY(open_trail());
   TRY(open_backings());
   TRY_LET(programs_, open_programs());
   const bool look_first = looks_before_listening();
@@ -143,6 +150,25 @@ Answer<void> Broker::start() {
   TRY(serve_operators());
   if (strict()) say_ready();
   return {};
+}
+
+Answer<void> Broker::open_trail() {
+  TRY_LET(trail_, audit::Trail::open(config_.audit, log_));
+  maker_.record_to(*trail_);
+  trail_->record(audit::Event(audit::Kind::kBrokerStarted)
+                     .with(audit::Key::kVersion, BULKHEAD_VERSION)
+                     .with(audit::Key::kPid, static_cast<std::uint64_t>(::getpid()))
+                     .with(audit::Key::kUid, std::uint64_t{::geteuid()}));
+  trail_->look();
+  if (!config_.audit.required || trail_->whole()) return {};
+  return common::fail(std::string(
+      "the audit log cannot be written to, and --audit=required does not let the broker start "
+      "without it; the line before this one says why"));
+}
+
+void Broker::record_failure(const std::string& error) {
+  if (trail_ == nullptr) return;
+  trail_->record(audit::Event(audit::Kind::kBrokerStopped).with(audit::Key::kCause, error));
 }
 
 bool Broker::looks_before_listening() const {
@@ -189,7 +215,8 @@ Answer<void> Broker::look_around() {
   } else {
     log_.debug("", "deaths by seccomp will not name the system call: " + error_text(audit.error()));
   }
-  services_.emplace(Services{*loop_, log_, *jailer_, closer_, messenger_.get(), audit_.get()});
+  services_.emplace(
+      Services{*loop_, log_, *jailer_, closer_, messenger_.get(), audit_.get(), trail_.get()});
   return {};
 }
 
@@ -219,6 +246,7 @@ Answer<void> Broker::check_posture() {
 Answer<void> Broker::give_up() {
   const auto given_up = give_up_privileges(needed_capabilities(config_, *host_));
   if (!given_up) return common::fail("cannot give up privileges: " + error_text(given_up.error()));
+  trail_->serving();
   return {};
 }
 
@@ -284,6 +312,7 @@ void Broker::say_alive(std::chrono::microseconds interval) {
 int Broker::run() {
   common::give_back_startup_pages();
   loop_->run();
+  trail_->record(audit::Event(audit::Kind::kBrokerStopped));
   return 0;
 }
 
@@ -295,6 +324,8 @@ void Broker::on_signal(Signal signal) {
       return log_postures();
     case Signal::kReload:
       return reload();
+    case Signal::kReopen:
+      return trail_->reopen();
   }
 }
 
@@ -364,10 +395,12 @@ void Broker::look_at_disks() {
   for (const auto& [name, served] : fleet_->all()) {
     if (!served.device) continue;
     served.device->look_for_change();
+    served.device->record_dropped();
     if (const std::string line = served.device->disk_errors_line(); !line.empty()) {
       log_.error(name, line);
     }
   }
+  trail_->look();
   look_timer_ = loop_->after(kLookInterval, [this] { look_at_disks(); });
 }
 
@@ -390,6 +423,7 @@ void Broker::log_stats() {
 int serve(const BrokerConfig& config, Log& log) {
   Broker broker(config, log);
   if (const auto started = broker.start(); !started) {
+    broker.record_failure(started.error());
     log.error("", started.error());
     return 1;
   }

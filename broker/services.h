@@ -2,6 +2,7 @@
 // borrowed.
 #pragma once
 
+#include "broker/audit/trail.h"
 #include "broker/audit_reader.h"
 #include "broker/event_loop.h"
 #include "broker/foreign_close.h"
@@ -18,6 +19,7 @@ struct Services {
   ForeignCloser& closer;
   RingMessenger* messenger = nullptr;  // Null where no worker uses io_uring.
   AuditReader* audit = nullptr;        // Null where we may not read the audit log.
+  audit::Trail* trail = nullptr;
 };
 
 }  // namespace broker

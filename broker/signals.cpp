@@ -12,8 +12,16 @@ namespace broker {
 namespace {
 
 Signal signal_of(std::uint32_t number) {
-  if (number == SIGUSR1) return Signal::kPosture;
-  return number == SIGHUP ? Signal::kReload : Signal::kStop;
+  switch (number) {
+    case SIGUSR1:
+      return Signal::kPosture;
+    case SIGUSR2:
+      return Signal::kReopen;
+    case SIGHUP:
+      return Signal::kReload;
+    default:
+      return Signal::kStop;
+  }
 }
 
 void read_signals(common::FdRef fd, const Signals::Handler& handler) {
@@ -32,6 +40,7 @@ common::Result<Signals> Signals::take_over(EventLoop& loop, Handler handler) {
   ::sigaddset(&set, SIGINT);
   ::sigaddset(&set, SIGUSR1);
   ::sigaddset(&set, SIGHUP);
+  ::sigaddset(&set, SIGUSR2);
   if (::sigprocmask(SIG_BLOCK, &set, nullptr) != 0) return common::fail_errno("sigprocmask", errno);
   ::signal(SIGPIPE, SIG_IGN);
 

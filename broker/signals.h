@@ -14,6 +14,7 @@ enum class Signal : std::uint8_t {
   kStop,     // SIGTERM, SIGINT: drain and end.
   kPosture,  // SIGUSR1: print what jails each process.
   kReload,   // SIGHUP: read the configuration again.
+  kReopen,   // SIGUSR2: the audit log was moved away.
 };
 
 // Blocks these signals in the whole process (children get an empty mask from policy::spawn) and

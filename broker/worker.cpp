@@ -47,6 +47,7 @@ common::Result<std::unique_ptr<Worker>> Worker::start(Services& services, Device
     return common::fail(watch.error());
   }
   worker->exit_watch_ = *std::move(watch);
+  log.record(audit::worker_started(order.queue, worker->process_, engine_name(order.engine)));
   return worker;
 }
 
@@ -54,6 +55,7 @@ Worker::Worker(Services& services, DeviceLog& log, const WorkerOrder& order, End
     : services_(services),
       log_(log),
       name_(order.device + "/" + std::to_string(order.queue)),
+      queue_(order.queue),
       engine_kind_(order.engine),
       started_(std::chrono::steady_clock::now()),
       ended_(std::move(ended)) {}
@@ -68,7 +70,7 @@ void Worker::serving() {
   log_.info("worker " + name_ + " pid " + std::to_string(pid()) + " serving (" +
             engine_name(engine_kind_) + ", " +
             milliseconds_text(std::chrono::steady_clock::now() - started_) + ")");
-  if (services_.jailer.strict()) check_jail(kSealTries);
+  if (services_.jailer.strict() || log_.trail().active()) check_jail(kSealTries);
 }
 
 // "Serving" is the last thing that a worker can say: it is sealed right after it.
@@ -78,9 +80,20 @@ void Worker::check_jail(int tries_left) {
   if (stage < common::Stage::kSealed && tries_left > 0) {
     jail_timer_ =
         services_.loop.after(kSealWait, [this, tries_left] { check_jail(tries_left - 1); });
-  } else if (policy::below_strict(layers(), missing)) {
-    kill("layer '" + std::string(common::layer_name(missing)) + "' of its jail is missing");
+    return;
   }
+  record_jailed();
+  if (services_.jailer.strict() && policy::below_strict(layers(), missing)) {
+    const std::string what =
+        "layer '" + std::string(common::layer_name(missing)) + "' of its jail is missing";
+    log_.record(audit::process_refused(audit::Kind::kPostureRefused, process(), what));
+    kill(what);
+  }
+}
+
+void Worker::record_jailed() {
+  if (std::exchange(jail_recorded_, true)) return;
+  log_.record(audit::process_jailed(process(), layers()));
 }
 
 std::string Worker::look_for_stall() {
@@ -180,6 +193,8 @@ void Worker::on_exit() {
   jail_timer_.reset();
   if (services_.messenger != nullptr) services_.messenger->abandon(stop_ticket_);
   answer_all_swaps();
+  if (was_sealed()) record_jailed();
+  record_end(*death);
   log_end(*death);
   ended_(end_of(*death));
 }
@@ -220,9 +235,27 @@ void Worker::log_end(const Death& death) {
     return log_.warn(worker + " ended: " + fault_text() + who);
   }
   explain_death(death, pid(), services_.audit,
-                [&log = log_, worker, who](const std::string& words) {
+                [&log = log_, worker, who, violation = death.by_seccomp(),
+                 process = process()](const std::string& words) {
                   log.error(worker + " " + words + who);
+                  if (!violation) return;
+                  log.record(audit::process_refused(audit::Kind::kPolicyViolation, process, words));
                 });
+}
+
+void Worker::record_end(const Death& death) {
+  const auto outcome = end_of(death).outcome;
+  const auto ended = [&](std::string_view how, const std::string& cause = {}) {
+    log_.record(audit::process_ended(process(), how, cause));
+  };
+  if (outcome == ipc::QueueOutcome::kStopped) return ended("drained");
+  if (outcome == ipc::QueueOutcome::kNotStarted && stop_asked_) return ended("not needed");
+  if (!killed_because_.empty() && !death.exited()) return ended("killed", killed_because_);
+  if (death.exited() && process_.page().fault.load(std::memory_order_relaxed) != 0) {
+    return ended(outcome == ipc::QueueOutcome::kGuestFault ? "guest's fault" : "failed",
+                 fault_text());
+  }
+  ended("died", describe_death(death.si_code, death.status));
 }
 
 std::string Worker::fault_text() const {

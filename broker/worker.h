@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 
+#include "broker/audit/device_events.h"
 #include "broker/death.h"
 #include "broker/device_log.h"
 #include "broker/event_loop.h"
@@ -104,11 +105,15 @@ class Worker {
     return process_.page().stage.load(std::memory_order_relaxed) >= common::Stage::kSealed;
   }
   void log_end(const Death& death);
+  void record_jailed();
+  void record_end(const Death& death);
+  [[nodiscard]] audit::Process process() const { return {audit::Role::kWorker, pid(), queue_}; }
   [[nodiscard]] std::string fault_text() const;
 
   Services& services_;
   DeviceLog& log_;
   std::string name_;  // "vda/2"
+  std::uint32_t queue_;
   common::EngineKind engine_kind_;
   std::chrono::steady_clock::time_point started_;
   Jailed process_;
@@ -117,6 +122,7 @@ class Worker {
 
   StallWatch stall_;
   bool stop_asked_ = false;
+  bool jail_recorded_ = false;
   std::string killed_because_;
   std::chrono::milliseconds stop_retry_{1};
   std::deque<Swap> swaps_;  // The first one is under way.
