@@ -72,7 +72,7 @@ def conditions(root) -> list:
 def example_in(root, place: Path) -> Path:
     """The example of the configuration, with its files in another place."""
     text = (root / "packaging/config/bulkhead.toml").read_text()
-    for directory in ("/run/bulkhead", "/var/lib/bulkhead"):
+    for directory in ("/run/bulkhead", "/var/lib/bulkhead", "/var/log/bulkhead"):
         text = text.replace(directory, str(place))
     config = place / "bulkhead.toml"
     config.write_text(text)

@@ -32,6 +32,7 @@ packets /run/bulkhead/eth0.sock tap0
 other_cards
 socket_activation
 stop_service
+audit_log
 
 step "denials in normal work"
 if denials; then wrong "AppArmor denied something"; else echo none; fi
@@ -41,5 +42,6 @@ for profile in bulkhead-session bulkhead-worker-blk bulkhead-worker-net; do
   /mnt/package_attempt --apparmor=$profile || wrong "$profile allows what it must not"
 done
 step "denials of the attempts: $(denials | wc -l)"
+kernel_audit
 remove_package
 exit $failed

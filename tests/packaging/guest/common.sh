@@ -158,6 +158,47 @@ socket_activation() {
   must systemctl stop bulkhead@vda.socket bulkhead@vda.service
 }
 
+# What all of the above has left in the package's own audit log.
+audit_log() {
+  step "audit log"
+  log=/var/log/bulkhead/audit.log
+  stat -c '%a %U:%G %n' $log
+  grep -o '"event":"[a-z-]*"' $log | sort | uniq -c
+  must ${posture_tool:-bulkhead} audit verify $log
+  must mv $log $log.1
+  must systemctl start bulkhead
+  must systemctl stop bulkhead
+  must ${posture_tool:-bulkhead} audit verify $log $log.1
+}
+
+# With a drop-in that the package brings. The machine has auditd, which others' tools read from.
+kernel_audit() {
+  step "the kernel's audit log (kernel-audit.conf), auvirt and ausearch"
+  uuid=6ba7b810-9dad-11d1-80b4-00c04fd430c8
+  mkdir -p /etc/systemd/system/bulkhead.service.d
+  must cp /usr/share/doc/bulkhead/examples/kernel-audit.conf /etc/systemd/system/bulkhead.service.d
+  sed -i -e 's/^audit_log.*/&\naudit_kernel = "all"\naudit = "required"/' \
+    -e 's/^name = "example"/&\nvm_name = "web"\nvm_uuid = "'$uuid'"/' /etc/bulkhead/bulkhead.toml
+  must systemctl daemon-reload
+  must systemctl unmask auditd
+  must systemctl start auditd
+  start_service
+  grep CapEff "/proc/$broker/status"
+  load /run/bulkhead/example.sock
+  must systemctl stop bulkhead
+  auvirt --all-events --uuid $uuid | tee /tmp/auvirt
+  for what in '^start  *web' '^resrc  *web.*disk.*attach.*/var/lib/bulkhead/example.img' \
+    '^stop  *web'; do
+    grep -q "$what" /tmp/auvirt || wrong "auvirt does not show '$what'"
+  done
+  ausearch --uuid $uuid -m VIRT_RESOURCE -i | tail -n 3
+  ausearch --uuid $uuid -m VIRT_RESOURCE -i | grep -q 'reason=worker-started' ||
+    wrong "ausearch does not show a worker"
+  aureport --virt --summary | tail -n 5
+  step "what the broker was denied beside it"
+  ausearch -m AVC,APPARMOR_DENIED -i | grep "pid=$broker " && wrong "denied"
+}
+
 stop_service() {
   step "stop"
   must systemctl stop bulkhead
@@ -169,7 +210,7 @@ remove_package() {
   step "purge"
   must dpkg --purge bulkhead
   for left in /etc/bulkhead /usr/libexec/bulkhead /etc/apparmor.d/bulkhead \
-    /var/lib/bulkhead/example.img; do
+    /var/lib/bulkhead/example.img /etc/logrotate.d/bulkhead /var/log/bulkhead; do
     if [ -e "$left" ]; then wrong "left behind: $left"; fi
   done
 }

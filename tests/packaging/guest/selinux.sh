@@ -11,7 +11,7 @@ step "SELinux: enforcing $(cat /sys/fs/selinux/enforce), $(uname -r)"
 install_package
 must semodule -i /mnt/bulkhead.pp /mnt/vmm.pp
 must restorecon -RF /usr/bin/bulkhead /usr/libexec/bulkhead /etc/bulkhead /run/bulkhead \
-  /var/lib/bulkhead
+  /var/lib/bulkhead /var/log/bulkhead
 # What an administrator runs is no broker: here, where everything is started by init, another file.
 posture_tool=/usr/local/bin/posture
 cp /usr/bin/bulkhead $posture_tool
@@ -38,6 +38,7 @@ load /run/bulkhead/example.sock
 packets /run/bulkhead/eth0.sock tap0
 other_cards
 stop_service
+audit_log
 
 step "denials in normal work"
 if denials; then wrong "SELinux denied something"; else echo none; fi
@@ -47,5 +48,6 @@ for domain in bulkhead_session_t bulkhead_worker_blk_t bulkhead_worker_net_t; do
   /mnt/package_attempt --selinux=system_u:system_r:$domain:s0 || wrong "$domain allows too much"
 done
 step "denials of the attempts: $(denials | wc -l)"
+kernel_audit
 remove_package
 exit $failed
