@@ -72,11 +72,9 @@ struct DeviceConfig {
   std::optional<std::uint32_t> queue_size;  // Default: common::kQueueSizeMax.
   EngineChoice engine = EngineChoice::kAuto;
   std::uint32_t poll_us = 0;
-  std::string vm_name;                   // As the VM's manager calls it; for the audit trail.
-  std::string vm_uuid;                   // Lower case, with dashes.
   bool restart_after_violation = false;  // Of a worker that its system call filter killed.
 
-  // Whose it is: for whoever reads lists, metrics and logs. Nothing is decided by these.
+  // Whose it is: for whoever reads lists, metrics, logs and the audit trail. Nothing is decided by these.
   std::string tenant;
   std::string vm_name;
   std::string vm_uuid;       // "8-4-4-4-12", lower case.

@@ -79,6 +79,7 @@ constexpr Row kRows[] = {
     {"direct", on_off<&D::direct>},
     {"discard", on_off<&D::discard>},
     {"write-zeroes", on_off<&D::write_zeroes>},
+    {"lock", on_off<&D::lock>},
     {"block-size", number<&D::block_size>},
     {"serial", text<&D::serial>},
     {"tap-name", text<&D::tap_name>},

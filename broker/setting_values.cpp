@@ -86,7 +86,7 @@ Answer<std::string> parse_uuid(std::string_view text) {
     const bool digit = (uuid[i] >= '0' && uuid[i] <= '9') || (uuid[i] >= 'a' && uuid[i] <= 'f');
     legal = kShape[i] == '-' ? uuid[i] == '-' : digit;
   }
-  if (!legal) return must_be("a uuid: 8-4-4-4-12 hexadecimal digits", text);
+  if (!legal) return must_be("a UUID such as 6a2f41a3-c54c-fce8-32d2-0324e1c32e22", text);
   return uuid;
 }
 

@@ -152,21 +152,6 @@ Answer<void> set_vm_name(const Destination& to, std::string_view value) {
   return {};
 }
 
-// RFC 9562, 4: 8-4-4-4-12 hexadecimal digits.
-Answer<void> set_vm_uuid(const Destination& to, std::string_view value) {
-  constexpr std::string_view kForm = "00000000-0000-0000-0000-000000000000";
-  bool legal = value.size() == kForm.size();
-  std::string uuid(value);
-  for (std::size_t i = 0; legal && i < kForm.size(); ++i) {
-    if (uuid[i] >= 'A' && uuid[i] <= 'F') uuid[i] = static_cast<char>(uuid[i] - 'A' + 'a');
-    const bool digit = (uuid[i] >= '0' && uuid[i] <= '9') || (uuid[i] >= 'a' && uuid[i] <= 'f');
-    legal = kForm[i] == '-' ? uuid[i] == '-' : digit;
-  }
-  if (!legal) return must_be("a UUID such as 6a2f41a3-c54c-fce8-32d2-0324e1c32e22", value);
-  to.device.vm_uuid = std::move(uuid);
-  return {};
-}
-
 Answer<void> set_uid(const Destination& to, std::string_view value) {
   // Neither root, nor what means "nobody in particular" to the kernel.
   constexpr uid_t kUidMax = std::numeric_limits<uid_t>::max() - 1;
@@ -231,11 +216,6 @@ Answer<void> set_poll(const Destination& to, std::string_view value) {
 Answer<void> set_on_violation(const Destination& to, std::string_view value) {
   if (value != "stop" && value != "restart") return must_be("stop or restart", value);
   to.device.restart_after_violation = value == "restart";
-  return {};
-}
-
-Answer<void> set_vm_name(const Destination& to, std::string_view value) {
-  TRY_LET(to.device.vm_name, text_within(value, kVmNameBytesMax));
   return {};
 }
 
@@ -353,16 +333,13 @@ constexpr Setting kSettings[] = {
     {"name", Scope::kDevice, ValueKind::kText, "NAME",
      "what messages call the device [the name of the image or interface]", set_name},
     {"vm-name", Scope::kDevice, ValueKind::kText, "NAME",
-     "what the VM's manager calls it, for the audit log", set_vm_name},
+     "what the VM's manager calls it, for lists and the audit log", set_vm_name},
     {"vm-uuid", Scope::kDevice, ValueKind::kText, "UUID",
      "the VM's uuid, for the audit log: auvirt --uuid finds the device by it", set_vm_uuid},
     {"on-worker-violation", Scope::kDevice, ValueKind::kText, "stop|restart",
      "what becomes of a queue whose worker did what its jail forbids [stop]", set_on_violation},
     {"tenant", Scope::kDevice, ValueKind::kText, "NAME",
      "whose the device is, for lists and metrics: at most 64 of A-Z a-z 0-9 . _ -", set_tenant},
-    {"vm-name", Scope::kDevice, ValueKind::kText, "TEXT",
-     "the virtual machine that it is for, as lists and logs are to call it", set_vm_name},
-    {"vm-uuid", Scope::kDevice, ValueKind::kText, "UUID", "and its UUID", set_vm_uuid},
     {"uid", Scope::kDevice, ValueKind::kNumber, "UID",
      "user id of its sessions and workers, of no other device's [one picked by the image]",
      set_uid},

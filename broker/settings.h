@@ -23,7 +23,6 @@ inline constexpr std::uint32_t kQueueSizeMin = 2;
 inline constexpr std::uint32_t kPollMicrosecondsMax = 1'000'000;
 inline constexpr std::uint32_t kStatsIntervalSecondsMax = 86'400;
 inline constexpr std::size_t kDevicesMax = 16'384;
-inline constexpr std::size_t kVmNameBytesMax = 255;
 
 enum class ValueKind : std::uint8_t {
   kText,

@@ -70,6 +70,7 @@ void fill_numbers(Filler& filler, const DeviceRecord& record) {
   filler.flag("direct", record.direct);
   filler.flag("discard", record.discard);
   filler.flag("write-zeroes", record.write_zeroes);
+  filler.flag("lock", record.lock);
   filler.number("block-size", record.block_size);
   filler.flag("tap-create", record.tap_create);
   filler.number_if_any("mtu", record.mtu);
@@ -132,6 +133,7 @@ DeviceRecord record_of(const DeviceConfig& device) {
   record.direct = device.direct ? 1 : 0;
   record.discard = device.discard ? 1 : 0;
   record.write_zeroes = device.write_zeroes ? 1 : 0;
+  record.lock = device.lock ? 1 : 0;
   record.block_size = device.block_size;
   record.tap_create = device.tap_create ? 1 : 0;
   record.mtu = device.mtu.value_or(0);

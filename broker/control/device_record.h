@@ -20,6 +20,7 @@ struct DeviceRecord {
   std::uint32_t direct = 0;
   std::uint32_t discard = 0;
   std::uint32_t write_zeroes = 0;
+  std::uint32_t lock = 0;
   std::uint32_t block_size = 0;
   std::uint32_t tap_create = 0;
   std::uint32_t mtu = 0;  // 0 here and in the next three: not given.
