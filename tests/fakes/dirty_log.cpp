@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstring>
 
+#include "common/virtqueue_wire.h"
 #include "tests/fakes/failure.h"
 
 namespace fakes {
@@ -22,6 +23,12 @@ void add_pages(Pages& to, std::uint64_t addr, std::uint64_t bytes) {
        ++page) {
     to.insert(page);
   }
+}
+
+Pages pages_of_offers(const RingPlace& place) {
+  Pages pages;
+  add_pages(pages, place.avail, common::avail_bytes(place.size, true));
+  return pages;
 }
 
 std::string missing(const Pages& left, const Pages& right) {

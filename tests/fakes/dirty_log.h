@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/fd.h"
+#include "tests/fakes/split_driver.h"
 #include "tests/fakes/vhost_frontend.h"
 #include "tests/fakes/vm_memory.h"
 
@@ -21,6 +22,8 @@ inline constexpr std::uint64_t kLogPageBytes = 4096;
 
 // The pages of [addr, addr + bytes).
 void add_pages(Pages& to, std::uint64_t addr, std::uint64_t bytes);
+// Where the driver of this ring writes when it offers what it has prepared.
+[[nodiscard]] Pages pages_of_offers(const RingPlace& place);
 // Those of `left` that `right` does not have; for a test's message, empty where there are none.
 [[nodiscard]] std::string missing(const Pages& left, const Pages& right);
 

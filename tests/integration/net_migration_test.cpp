@@ -39,7 +39,9 @@ class NetMigration : public NetTest {
   // Stops the ring, for the last marks come after the last answer is shown.
   void expect_all_logged_since(const MemorySnapshot& before, std::uint32_t queue) {
     const std::uint32_t base = client().stop_queue(queue);
-    const Pages changed = before.changed();
+    Pages changed = before.changed();
+    const auto& driver = queue == 0 ? client().receive_queue() : client().transmit_queue();
+    for (const std::uint64_t page : pages_of_offers(driver.place())) changed.erase(page);
     EXPECT_THAT(changed, Not(IsEmpty()));
     EXPECT_EQ(missing(changed, log_->take()), "") << "changed and not in the log";
     EXPECT_TRUE(log_->nothing_outside_changed());
@@ -78,9 +80,9 @@ TEST_P(NetMigration, EveryPageOfAnAnswerToWhatIsSentIsInTheLog) {
     for (std::uint32_t i = 0; i < 10; ++i) {
       queue.add({.header = {}, .frame = make_frame(700, round * 100 + i, true)});
     }
-    (void)queue.driver().publish();
     (void)log_->take();
     const MemorySnapshot before(client().memory());
+    (void)queue.driver().publish();  // From here on the guest writes nothing but its avail ring.
     queue.kick();
     await_answers(queue, from, 10);
     expect_all_logged_since(before, 1);
