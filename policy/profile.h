@@ -63,7 +63,7 @@ struct Profile {
   std::span<const int> descriptors;             // The whole fd table once sealed.
   Otherwise otherwise = Otherwise::kKill;
   std::span<const SyscallRule> by_chance{};  // Allowed too, but a whole run may do without.
-  std::span<const int> not_there{};          // Fail with ENOSYS.
+  std::span<const int> not_there{};          // Fail with ENOSYS, and leave no record.
 };
 
 }  // namespace policy

@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <type_traits>
 
 #include "common/fd.h"
@@ -76,6 +77,18 @@ Result<std::vector<FilterInstruction>> export_instructions(scmp_filter_ctx conte
   return instructions;
 }
 
+Result<void> install(std::span<const FilterInstruction> filter, unsigned flags) {
+  static_assert(sizeof(FilterInstruction) == sizeof(sock_filter));
+  const struct {  // struct sock_fprog
+    unsigned short count;
+    const FilterInstruction* instructions;
+  } program{static_cast<unsigned short>(filter.size()), filter.data()};
+  const long result = ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+  // With TSYNC a positive result is a thread that could not be brought along.
+  if (result == 0) return {};
+  return fail_errno("install the broker's seccomp filter", result < 0 ? errno : EBUSY);
+}
+
 }  // namespace
 
 Result<std::vector<FilterInstruction>> compile_filter(const Profile& profile) {
@@ -89,8 +102,7 @@ Result<std::vector<FilterInstruction>> compile_filter(const Profile& profile) {
   for (const SyscallRule& rule : profile.by_chance) TRY(add_rule(context.get(), rule));
   for (const SyscallRule& rule : kSanitizerSyscalls) TRY(add_rule(context.get(), rule));
   for (const int number : profile.not_there) {
-    TRY(check(::seccomp_rule_add_exact(context.get(), SCMP_ACT_ERRNO(ENOSYS), number, 0),
-              "seccomp: add a rule"));
+    TRY(add_rule(context.get(), {number, {}, ""}));  // compile_absence()'s answer is the stricter.
   }
   if (refuses) {
     // A tree: this one is long, and runs before the filter of every child as well.
@@ -103,19 +115,25 @@ Result<std::vector<FilterInstruction>> compile_filter(const Profile& profile) {
   return instructions;
 }
 
+Result<std::vector<FilterInstruction>> compile_absence(const Profile& profile) {
+  const Context context(::seccomp_init(SCMP_ACT_ALLOW));
+  if (context == nullptr) return fail_errno("seccomp: no memory", ENOMEM);
+  TRY(check(::seccomp_attr_set(context.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ALLOW),
+            "seccomp: foreign architectures"));
+  for (const int number : profile.not_there) {
+    TRY(check(::seccomp_rule_add_exact(context.get(), SCMP_ACT_ERRNO(ENOSYS), number, 0),
+              "seccomp: add a rule"));
+  }
+  return export_instructions(context.get());
+}
+
+// What is not there is asked for on purpose, so it leaves no record: whoever makes us ask could
+// fill the log with them. Hence a filter of its own.
 Result<void> install_own_filter(const Profile& profile) {
-  static_assert(sizeof(FilterInstruction) == sizeof(sock_filter));
-  TRY_LET(auto instructions, compile_filter(profile));
-  const struct {  // struct sock_fprog
-    unsigned short count;
-    const FilterInstruction* instructions;
-  } program{static_cast<unsigned short>(instructions.size()), instructions.data()};
-  constexpr unsigned kFlags = SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_LOG;
-  const long result = ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, kFlags, &program);
-  // With TSYNC a positive result is a thread that could not be brought along.
-  if (result != 0)
-    return fail_errno("install the broker's seccomp filter", result < 0 ? errno : EBUSY);
-  return {};
+  TRY_LET(const auto absence, compile_absence(profile));
+  TRY_LET(const auto list, compile_filter(profile));
+  TRY(install(absence, SECCOMP_FILTER_FLAG_TSYNC));
+  return install(list, SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_LOG);
 }
 
 std::string syscall_name(int number) {

@@ -17,8 +17,12 @@ namespace policy {
 [[nodiscard]] common::Result<std::vector<common::ipc::FilterInstruction>> compile_filter(
     const Profile& profile);
 
-// Installs that filter in this process, for good; all its threads and children have it from now on.
-// What it refuses or kills for is logged.
+// One that allows everything but `not_there`, which fails with ENOSYS.
+[[nodiscard]] common::Result<std::vector<common::ipc::FilterInstruction>> compile_absence(
+    const Profile& profile);
+
+// Installs both filters in this process, for good; all its threads and children have it from now
+// on. What the first refuses or kills for is logged.
 [[nodiscard]] common::Result<void> install_own_filter(const Profile& profile);
 
 // The name of a system call of this architecture ("openat"), or "#462" for one that is newer than
