@@ -388,26 +388,6 @@ Answer<std::string> read_text(const std::string& path) {
   }
 }
 
-Answer<std::vector<std::string>> toml_files_in(const std::string& directory) {
-  std::vector<std::string> files;
-  std::error_code error;
-  std::filesystem::directory_iterator entry(directory, error);
-  if (error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory) {
-    return files;
-  }
-  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
-    const std::string name = entry->path().filename().string();
-    if (name.ends_with(".toml") && !name.starts_with(".")) files.push_back(entry->path().string());
-  }
-  if (error) return fail(cannot_read(directory, error.value()));
-  if (files.size() > kDropInsMax) {
-    return fail(in_quotes(directory) + " has more than " + std::to_string(kDropInsMax) +
-                " files; list several devices in one");
-  }
-  std::sort(files.begin(), files.end());
-  return files;
-}
-
 FileAnswer finish(Reading reading) {
   const BrokerConfig& broker = reading.broker;
   const bool can_grow = !broker.control_socket.value_or("").empty() || !broker.state_dir.empty();
@@ -431,6 +411,32 @@ FileAnswer parse_config(std::string_view text, const std::string& name) {
 std::string drop_in_directory(const std::string& path) {
   constexpr std::string_view kSuffix = ".toml";
   return path.substr(0, path.size() - (path.ends_with(kSuffix) ? kSuffix.size() : 0)) + ".d";
+}
+
+Answer<std::vector<std::string>> toml_files_in(const std::string& directory) {
+  std::vector<std::string> files;
+  std::error_code error;
+  std::filesystem::directory_iterator entry(directory, error);
+  if (error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory) {
+    return files;
+  }
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name.ends_with(".toml") && !name.starts_with(".")) files.push_back(entry->path().string());
+  }
+  if (error) return fail(cannot_read(directory, error.value()));
+  if (files.size() > kDropInsMax) {
+    return fail(in_quotes(directory) + " has more than " + std::to_string(kDropInsMax) +
+                " files; list several devices in one");
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+FileAnswer read_one_config_file(const std::string& path) {
+  const Answer<std::string> text = read_text(path);
+  if (!text) return fail(std::vector<std::string>{text.error()});
+  return parse_config(*text, path);
 }
 
 FileAnswer read_config_file(const std::string& path) {

@@ -17,6 +17,12 @@ using FileAnswer = common::Result<BrokerConfig, std::vector<std::string>>;
 // And what lies in its drop-in directory, in the order of the names there.
 [[nodiscard]] FileAnswer read_config_file(const std::string& path);
 
+// That file alone.
+[[nodiscard]] FileAnswer read_one_config_file(const std::string& path);
+
+// The *.toml of a directory, by name; none where there is no such directory.
+[[nodiscard]] Answer<std::vector<std::string>> toml_files_in(const std::string& directory);
+
 // "/etc/bulkhead/bulkhead.d" of "/etc/bulkhead/bulkhead.toml".
 [[nodiscard]] std::string drop_in_directory(const std::string& path);
 

@@ -52,6 +52,8 @@ class DeviceMaker {
   void forget_postures() { postures_.clear(); }
   // A device is gone, or has not become one.
   void give_back(std::uint32_t uid) noexcept { uids_.give_back(uid); }
+  // It is not, after all.
+  void hold(std::uint32_t uid) { (void)uids_.take(uid); }
 
  private:
   [[nodiscard]] Answer<DeviceModel> make_model(const DeviceConfig& config);

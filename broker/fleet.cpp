@@ -164,7 +164,10 @@ Answer<void> Fleet::start(const std::string& name) {
   }
   maker_.give_back(served->uid);
   auto plan = maker_.make(*served->config, host_, services_.jailer);
-  if (!plan) return common::fail(plan.error());
+  if (!plan) {
+    maker_.hold(served->uid);
+    return common::fail(plan.error());
+  }
   return open(*served, *std::move(plan));
 }
 

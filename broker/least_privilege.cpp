@@ -59,7 +59,7 @@ std::vector<unsigned> needed_capabilities(const BrokerConfig& config, const Host
     return device.engine != EngineChoice::kFallback;
   };
   if (host.uring.engine_possible &&
-      (!control.empty() ||
+      (!control.empty() || config.control_by_default ||
        std::any_of(config.devices.begin(), config.devices.end(), may_use_rings))) {
     // A ring that is made without it counts against RLIMIT_MEMLOCK, which all rings of a user share
     // and which is 8 MiB on most hosts: enough for some 90 workers.

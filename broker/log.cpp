@@ -111,6 +111,7 @@ common::Result<Log, std::string> Log::open(std::string_view level_name) {
 
 void Log::write(Level level, std::string_view subject, std::string_view text) {
   const spdlog::level::level_enum spdlog_severity = spdlog_level(level);
+  if (listener_ && level != Level::kDebug) listener_(level, subject, text);
   if (!sink_->logger.should_log(spdlog_severity)) return;
   std::string line(sink_->journal ? journal_prefix(level) : std::string_view());
   if (!subject.empty()) line += clean_text(subject.substr(0, kLineMax)) + ": ";

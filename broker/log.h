@@ -6,9 +6,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "common/result.h"
 
@@ -27,6 +29,10 @@ class Log {
 
   // `subject` is the device ("vda"), the queue ("vda/2"), or empty for the broker itself.
   void write(Level level, std::string_view subject, std::string_view text);
+  // Who also gets each line but those of kDebug, whatever the level of the log is.
+  using Listener =
+      std::function<void(Level level, std::string_view subject, std::string_view text)>;
+  void listen(Listener listener) { listener_ = std::move(listener); }
   void debug(std::string_view subject, std::string_view text) {
     write(Level::kDebug, subject, text);
   }
@@ -40,6 +46,7 @@ class Log {
   struct Sink;
   explicit Log(std::unique_ptr<Sink> sink) noexcept;
   std::unique_ptr<Sink> sink_;
+  Listener listener_;
 };
 
 }  // namespace broker

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -18,6 +19,7 @@
 #include "broker/audit/trail.h"
 #include "broker/audit_reader.h"
 #include "broker/control/desk.h"
+#include "broker/control/event_ring.h"
 #include "broker/control/messages.h"
 #include "broker/control/server.h"
 #include "broker/device.h"
@@ -32,7 +34,9 @@
 #include "broker/reload.h"
 #include "broker/ring_messenger.h"
 #include "broker/services.h"
+#include "broker/settings.h"
 #include "broker/signals.h"
+#include "broker/state_dir.h"
 #include "broker/stats_report.h"
 #include "broker/systemd.h"
 #include "broker/text.h"
@@ -63,7 +67,12 @@ class Broker {
       : config_(config),
         log_(log),
         manager_(ServiceManager::from_environment()),
-        maker_(log, config.posture) {}
+        maker_(log, config.posture),
+        state_(config.state_dir) {}
+
+  ~Broker() { log_.listen({}); }
+  Broker(const Broker&) = delete;
+  Broker& operator=(const Broker&) = delete;
 
   [[nodiscard]] Answer<void> start();
   [[nodiscard]] int run();
@@ -81,6 +90,7 @@ class Broker {
   [[nodiscard]] Answer<void> check_posture();
   [[nodiscard]] Answer<void> give_up();
   [[nodiscard]] Answer<void> open_devices();
+  void open_kept_devices();
   [[nodiscard]] Answer<void> listen_to_operators();
   [[nodiscard]] Answer<void> serve_operators();
   void say_ready();
@@ -112,9 +122,12 @@ class Broker {
   std::unique_ptr<RingMessenger> messenger_;
   std::unique_ptr<AuditReader> audit_;
   std::optional<Services> services_;
-  std::vector<DevicePlan> plans_;  // As config_.devices, until open_devices().
+  std::vector<DevicePlan> plans_;       // As config_.devices, until open_devices().
+  std::vector<DevicePlan> kept_plans_;  // As state_ has them, until then.
   std::optional<Fleet> fleet_;
   std::unique_ptr<control::Server> control_;  // Null where there is no operator's socket.
+  StateDir state_;
+  control::EventRing events_;
   std::optional<control::Desk> desk_;
   std::optional<Reload> reload_;
   bool stopping_ = false;
@@ -144,6 +157,7 @@ Answer<void> Broker::start() {
   TRY(listen_to_operators());
   if (!strict()) say_ready();
   if (!look_first) TRY(look_around());
+  open_kept_devices();
   TRY(give_up());
   TRY(check_posture());  // As it is now that the broker has less, too.
   TRY(open_devices());
@@ -240,6 +254,11 @@ Answer<void> Broker::choose_engines() {
 Answer<void> Broker::check_posture() {
   maker_.forget_postures();
   for (DevicePlan& plan : plans_) TRY(maker_.check_posture(plan, *jailer_));
+  std::erase_if(kept_plans_, [this](DevicePlan& plan) {
+    const auto checked = maker_.check_posture(plan, *jailer_);
+    if (!checked) log_.error(plan.facts.name, "is not served: " + checked.error());
+    return !checked;
+  });
   return {};
 }
 
@@ -250,6 +269,39 @@ Answer<void> Broker::give_up() {
   return {};
 }
 
+// Those that operators have added to an earlier broker. One that cannot be served any more keeps
+// nobody else from it.
+void Broker::open_kept_devices() {
+  StateDir::Kept kept = state_.read();
+  for (const std::string& line : kept.complaints) log_.error("", line);
+  std::set<std::pair<std::string_view, std::string>> claimed;
+  for (const DeviceConfig& config : config_.devices) {
+    for (Claim& claim : claims_of(config)) claimed.emplace(claim.setting, std::move(claim.value));
+  }
+  for (DeviceConfig& config : kept.devices) {
+    const std::string name = config.name;
+    const auto clashes = [&](const Claim& claim) {
+      return claimed.contains({claim.setting, claim.value}) && !claim.shared;
+    };
+    const std::vector<Claim> claims = claims_of(config);
+    if (std::any_of(claims.begin(), claims.end(), clashes)) {
+      log_.warn(name,
+                "was added by an operator, and the configuration now lists it or what it "
+                "uses: that is served");
+      continue;
+    }
+    for (const Claim& claim : claims) claimed.emplace(claim.setting, claim.value);
+    auto plan = maker_.make(std::move(config), *host_, *jailer_);
+    if (plan) {
+      kept_plans_.push_back(*std::move(plan));
+    } else {
+      log_.error(name, "was added by an operator, and cannot be served any more: " + plan.error() +
+                           "; 'bulkhead remove' does not know it: delete its file in " +
+                           in_quotes(state_.path()));
+    }
+  }
+}
+
 Answer<void> Broker::open_devices() {
   fleet_.emplace(*services_, maker_, *host_, [this] { stop_if_all_finished(); });
   for (DevicePlan& plan : plans_) {
@@ -258,6 +310,12 @@ Answer<void> Broker::open_devices() {
     if (!opened) return common::fail(name + ": " + opened.error());
   }
   plans_.clear();
+  for (DevicePlan& plan : kept_plans_) {
+    const std::string name = plan.facts.name;
+    const auto opened = fleet_->admit(std::move(plan), Origin::kOperator);
+    if (!opened) log_.error(name, "cannot be served: " + opened.error());
+  }
+  kept_plans_.clear();
   look_at_disks();
   if (config_.stats_interval_s != 0) {
     stats_since_ = std::chrono::steady_clock::now();
@@ -286,9 +344,15 @@ Answer<void> Broker::listen_to_operators() {
 Answer<void> Broker::serve_operators() {
   reload_.emplace(*loop_, *fleet_, log_, config_);
   if (!control_) return {};
-  desk_.emplace(*control_, *fleet_, log_, control::Desk::Facts{strict(), config_.state_dir, [this] {
-                                                                 loop_->post([this] { stop(); });
-                                                               }});
+  control::Desk::Facts facts;
+  facts.strict = strict();
+  facts.state = &state_;
+  facts.end_broker = [this] { loop_->post([this] { stop(); }); };
+  desk_.emplace(*control_, *fleet_, *services_, events_, std::move(facts));
+  log_.listen([this](Level level, std::string_view subject, std::string_view text) {
+    events_.add(level, subject, text);
+    desk_->event_came();
+  });
   if (const auto opened = control_->open(*services_, *desk_); !opened) {
     return common::fail("operator's socket: " + error_text(opened.error()));
   }

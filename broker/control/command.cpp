@@ -16,6 +16,16 @@ Answer<void> set_flag(RunOperator& run, std::string_view) {
   return {};
 }
 
+Answer<void> set_output(RunOperator& run, std::string_view value) {
+  TRY_LET(run.output, text_within(value, kFilePathBytesMax));
+  return {};
+}
+
+Answer<void> set_interval(RunOperator& run, std::string_view value) {
+  TRY_LET(run.interval_ms, number_within<std::uint32_t>(value, 10, 3'600'000));
+  return {};
+}
+
 Answer<void> set_config(RunOperator& run, std::string_view value) {
   TRY_LET(run.config, text_within(value, kFilePathBytesMax));
   return {};
@@ -33,6 +43,17 @@ constexpr OperatorOption kJson = {"json", "", "for programs: one JSON object, bu
                                   set_flag<&RunOperator::json>};
 
 constexpr std::array kPlain = {kJson, kSocket};
+constexpr std::array kMeasuring = {
+    OperatorOption{"output", "FILE",
+                   "write there, all at once, for node_exporter's textfile collector", set_output},
+    kJson, kSocket};
+constexpr std::array kFollowing = {
+    OperatorOption{"once", "", "end after those there are", set_flag<&RunOperator::once>}, kJson,
+    kSocket};
+constexpr std::array kWatching = {
+    OperatorOption{"once", "", "end after one interval", set_flag<&RunOperator::once>},
+    OperatorOption{"interval-ms", "N", "look that often, in milliseconds [1000]", set_interval},
+    kJson, kSocket};
 constexpr std::array kAdding = {
     OperatorOption{"replace", "", "in place of the device of that name, if there is one",
                    set_flag<&RunOperator::replace>},
@@ -115,6 +136,19 @@ constexpr OperatorCommand kCommands[] = {
      "Make "
      "them\nlarger first: truncate -s 20G FILE, or lvextend.\n",
      kPlain, run_resize},
+    {"metrics", Names::kNone, "print its counters for Prometheus",
+     "Prints what its devices have done, in Prometheus' text format. Counters begin anew with the "
+     "broker.\n",
+     kMeasuring, run_metrics},
+    {"events", Names::kNone, "follow what it logs",
+     "Prints the last lines of the broker's log (at most 1024 are kept) and every new one, until "
+     "the\n"
+     "broker ends.\n",
+     kFollowing, run_events},
+    {"top", Names::kNone, "show what its devices do now",
+     "Shows requests or packets and bytes a second of every device, the busiest first, again each "
+     "second.\n",
+     kWatching, run_top},
 };
 
 std::string arguments_of(const OperatorCommand& command) {

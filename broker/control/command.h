@@ -25,6 +25,9 @@ struct RunOperator {
   bool all = false;
   bool replace = false;
   bool dry_run = false;
+  bool once = false;
+  std::uint32_t interval_ms = 1000;
+  std::string output;  // A file; empty: stdout.
   std::string config = kDefaultConfig;
   DeviceConfig device;  // Of `add`.
 };

@@ -108,7 +108,7 @@ void Desk::status(const Caller& caller) {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) == 0) reply.descriptors_max = limit.rlim_cur;
   put_text(reply.program_version, BULKHEAD_VERSION);
-  put_text(reply.state_dir, facts_.state_dir);
+  put_text(reply.state_dir, facts_.state->path());
   server_.answer(caller.id, reply);
 }
 
@@ -138,6 +138,24 @@ void Desk::process(const Caller& caller, const std::string& device, std::uint32_
     return server_.answer(caller.id, told(Outcome::kNotFound, "there is no such process"));
   }
   server_.answer(caller.id, reply);
+}
+
+void Desk::event(const Caller& caller, std::uint64_t after, bool wait) {
+  if (const EventReply* event = events_.after(after)) return server_.answer(caller.id, *event);
+  if (!wait) return server_.answer(caller.id, told(Outcome::kNotFound));
+  // Those who have gone meanwhile must not add up.
+  std::erase_if(waiting_, [this](const Waiting& one) { return !server_.has(one.caller.id); });
+  waiting_.push_back({caller, after});
+}
+
+void Desk::event_came() {
+  if (waiting_.empty() || std::exchange(answers_are_due_, true)) return;
+  loop_.post([this] { answer_waiting(); });
+}
+
+void Desk::answer_waiting() {
+  answers_are_due_ = false;
+  for (const Waiting& one : std::exchange(waiting_, {})) event(one.caller, one.after, true);
 }
 
 void Desk::settings(const Caller& caller, const std::string& device) {
@@ -171,12 +189,14 @@ void Desk::add(const Caller& caller, const AddRequest& request, common::ipc::FdL
     return answer(caller, common::fail(std::move(errors.front())));
   }
   const Origin origin = request.from_file ? Origin::kFile : Origin::kOperator;
-  if (request.replace)
-    return fleet_.replace(std::move(config), origin, request.force, answering(caller));
+  if (request.replace) {
+    return fleet_.replace(config, origin, request.force, keeping(caller, config.name));
+  }
   const Answer<void> added = fleet_.add(config, origin);
   const common::FdRef taken{socket.release()};
   if (!added && taken.valid() && same_file(taken, fds.at(0))) common::Fd(taken.number).reset();
-  answer(caller, added);
+  if (!added) return answer(caller, added);
+  keeping(caller, config.name)(added);
 }
 
 void Desk::order(const Caller& caller, const std::string& device, Act act, bool force) {
@@ -190,7 +210,7 @@ void Desk::order(const Caller& caller, const std::string& device, Act act, bool 
     case Act::kStart:
       return answer(caller, fleet_.start(device));
     case Act::kRemove:
-      return fleet_.remove(device, force, answering(caller));
+      return fleet_.remove(device, force, keeping(caller, device));
     case Act::kResize:
       return resize(caller, device);
   }
@@ -212,6 +232,20 @@ void Desk::end_broker(const Caller& caller) {
 
 Fleet::Done Desk::answering(const Caller& caller) {
   return [this, caller](const Answer<void>& result) { answer(caller, result); };
+}
+
+// A device that the configuration lists, or that is gone, need not be kept.
+Fleet::Done Desk::keeping(const Caller& caller, const std::string& device) {
+  return [this, caller, device](const Answer<void>& result) {
+    const Fleet::Served* served = fleet_.find(device);
+    const StateDir& state = *facts_.state;
+    const bool lasting = served != nullptr && served->origin == Origin::kOperator;
+    Answer<void> kept = lasting && state.keeps(*served->config) ? state.keep(*served->config)
+                                                                : state.forget(device);
+    if (!result || kept) return answer(caller, result);
+    log_.error(device, "what has been done will not last: " + kept.error());
+    answer(caller, common::fail("it was done, but will not outlast the broker: " + kept.error()));
+  };
 }
 
 void Desk::answer(const Caller& caller, const Answer<void>& result) {

@@ -5,11 +5,16 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "broker/control/event_ring.h"
 #include "broker/control/requests.h"
 #include "broker/control/server.h"
 #include "broker/fleet.h"
 #include "broker/log.h"
+#include "broker/services.h"
+#include "broker/state_dir.h"
 
 namespace broker::control {
 
@@ -18,17 +23,26 @@ class Desk final : public Requests {
   // What it knows of the broker beside its devices.
   struct Facts {
     bool strict = false;
-    std::string state_dir;
+    StateDir* state = nullptr;
     std::function<void()> end_broker;
   };
 
   // All of these outlive it.
-  Desk(Server& server, Fleet& fleet, Log& log, Facts facts)
-      : server_(server), fleet_(fleet), log_(log), facts_(std::move(facts)) {}
+  Desk(Server& server, Fleet& fleet, Services& services, EventRing& events, Facts facts)
+      : server_(server),
+        fleet_(fleet),
+        log_(services.log),
+        loop_(services.loop),
+        events_(events),
+        facts_(std::move(facts)) {}
+
+  // There is another event. Answers come later: this may be called by whoever writes to the log.
+  void event_came();
 
   void status(const Caller& caller) override;
   void device(const Caller& caller, const std::string& name, bool next) override;
   void process(const Caller& caller, const std::string& device, std::uint32_t index) override;
+  void event(const Caller& caller, std::uint64_t after, bool wait) override;
   void settings(const Caller& caller, const std::string& device) override;
   void add(const Caller& caller, const AddRequest& request, common::ipc::FdList& fds) override;
   void order(const Caller& caller, const std::string& device, Act act, bool force) override;
@@ -36,13 +50,24 @@ class Desk final : public Requests {
 
  private:
   [[nodiscard]] Fleet::Done answering(const Caller& caller);
+  // The same, and what it has become is kept for the next start.
+  [[nodiscard]] Fleet::Done keeping(const Caller& caller, const std::string& device);
   void answer(const Caller& caller, const Answer<void>& result);
   void resize(const Caller& caller, const std::string& device);
+  void answer_waiting();
 
   Server& server_;
   Fleet& fleet_;
   Log& log_;
+  EventLoop& loop_;
+  EventRing& events_;
   Facts facts_;
+  struct Waiting {
+    Caller caller;
+    std::uint64_t after = 0;
+  };
+  std::vector<Waiting> waiting_;  // For an event; one for each client at most.
+  bool answers_are_due_ = false;
   std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   std::chrono::system_clock::time_point started_at_ = std::chrono::system_clock::now();
 };

@@ -95,6 +95,18 @@ struct AskProcess {
 };
 static_assert(Message<AskProcess>);
 
+// The first event whose number is greater than `after`. Answered by EventReply; where there is none
+// yet, by Told{kNotFound} or, where `wait` is 1, when there is one.
+struct AskEvent {
+  static constexpr std::uint32_t kKind = 0x305;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+  std::uint64_t after = 0;
+  std::uint32_t wait = 0;
+  std::uint32_t unused = 0;
+};
+static_assert(Message<AskEvent>);
+
 // What is done to a device.
 enum class Act : std::uint32_t {
   kStop = 0,   // Answered when it is stopped.
@@ -204,5 +216,19 @@ struct ProcessReply {
   std::array<std::uint32_t, common::kLayerCount> layers{};
 };
 static_assert(Message<ProcessReply>);
+
+// A line of the broker's log.
+struct EventReply {
+  static constexpr std::uint32_t kKind = 0x385;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+  std::uint64_t sequence = 0;
+  std::uint64_t unix_us = 0;
+  std::uint32_t level = 0;  // broker::Level.
+  std::uint32_t unused = 0;
+  Text<96> subject{};  // A device, perhaps with its queue; empty: the broker itself.
+  Text<768> text{};    // What does not fit is cut off.
+};
+static_assert(Message<EventReply>);
 
 }  // namespace broker::control

@@ -57,6 +57,12 @@ Refusal order(Requests& requests, const Caller& caller, const Order& order, FdLi
   return {};
 }
 
+Refusal ask_event(Requests& requests, const Caller& caller, const AskEvent& ask, FdList&) {
+  if (ask.wait > 1 || ask.unused != 0) return malformed("event: no such flags");
+  requests.event(caller, ask.after, ask.wait == 1);
+  return {};
+}
+
 Refusal ask_settings(Requests& requests, const Caller& caller, const AskSettings& ask, FdList&) {
   const auto name = name_of(ask.name);
   if (!name) return malformed("settings: no such name");
@@ -101,6 +107,7 @@ constexpr std::array kRules = {
     rule<AskStatus, ask_status>("status", Access::kRead),
     rule<AskDevice, ask_device>("device", Access::kRead),
     rule<AskProcess, ask_process>("process", Access::kRead),
+    rule<AskEvent, ask_event>("event", Access::kRead),
     rule<AskSettings, ask_settings>("settings", Access::kRead),
     rule<AddDevice, add>("add", Access::kChange, common::ipc::kFdListMax),
     rule<Order, order>("order", Access::kChange),

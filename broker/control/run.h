@@ -16,6 +16,9 @@ namespace broker::control {
 [[nodiscard]] int run_start(const RunOperator& run);
 [[nodiscard]] int run_remove(const RunOperator& run);
 [[nodiscard]] int run_resize(const RunOperator& run);
+[[nodiscard]] int run_metrics(const RunOperator& run);
+[[nodiscard]] int run_events(const RunOperator& run);
+[[nodiscard]] int run_top(const RunOperator& run);
 // `bulkhead posture` without --pid.
 [[nodiscard]] int run_posture(const RunOperator& run);
 

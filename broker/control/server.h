@@ -41,6 +41,7 @@ class Server {
   void answer(ClientId client, const T& message) {
     answer_bytes(client, std::as_bytes(std::span(&message, 1)));
   }
+  [[nodiscard]] bool has(ClientId client) const { return clients_.contains(client); }
   [[nodiscard]] std::size_t client_count() const noexcept { return clients_.size(); }
   // "pid 12 (bulkhead) uid 0".
   [[nodiscard]] std::string name_of(ClientId client) const;

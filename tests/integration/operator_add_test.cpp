@@ -9,6 +9,7 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <filesystem>
 
 namespace integration {
 namespace {
@@ -123,6 +124,59 @@ TEST_F(OperatorAdd, TakesASocketThatTheClientHasOpened) {
   expect_serves(host_.connect({}, "vdb")->queue());
   EXPECT_EQ(ask({"stop", "vdb"}).exit_code, 0);
   EXPECT_THAT(ask({"start", "vdb"}).text, HasSubstr("was handed its socket or tap"));
+}
+
+// --- across a restart of the broker --------------------------------------------------------------
+
+class OperatorState : public OperatedTest {
+ protected:
+  void serve_with_state() {
+    std::filesystem::create_directories(host_.file("state"));
+    serve({{.name = "vda"}}, {"--state-dir=" + host_.file("state")});
+  }
+  void restart() {
+    EXPECT_EQ(ask({"stop", "--all"}).exit_code, 0);
+    EXPECT_EQ(host_.broker().wait_exit(), 0);
+    serve_with_state();
+  }
+  void add(const std::string& name) {
+    make_image(host_.image(name), 4 << 20);
+    EXPECT_EQ(ask({"add", "blk", "--name=" + name, "--socket-path=" + host_.socket(name),
+                   "--blk-file=" + host_.image(name), "--engine=fallback"})
+                  .exit_code,
+              0);
+  }
+};
+
+TEST_F(OperatorState, AddedDevicesAreServedAgainAfterARestart) {
+  serve_with_state();
+  add("vdb");
+  add("vdc");
+  EXPECT_EQ(ask({"remove", "vdc"}).exit_code, 0);
+  restart();
+  expect_serves(host_.connect({}, "vdb")->queue());
+  EXPECT_THAT(ask({"list", "--json"}).text,
+              AllOf(HasSubstr(R"("name":"vdb","type":"blk","state":"serving","origin":"operator")"),
+                    Not(HasSubstr("vdc"))));
+}
+
+TEST_F(OperatorState, DeviceWhoseImageIsGoneKeepsNobodyFromBeingServed) {
+  serve_with_state();
+  add("vdb");
+  EXPECT_EQ(ask({"stop", "vdb"}).exit_code, 0);
+  std::filesystem::remove(host_.image("vdb"));
+  restart();
+  EXPECT_NE(host_.broker().wait_for_line({"vdb", "cannot be served any more"}), "");
+  expect_serves(host_.connect()->queue());
+}
+
+TEST_F(OperatorState, WhatCannotBeKeptIsSaid) {
+  serve({{.name = "vda"}}, {"--state-dir=/proc/no-such-directory"});
+  make_image(host_.image("vdb"), 4 << 20);
+  const Ran ran = ask({"add", "blk", "--name=vdb", "--socket-path=" + host_.socket("vdb"),
+                       "--blk-file=" + host_.image("vdb")});
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_THAT(ran.text, HasSubstr("it was done, but will not outlast the broker"));
 }
 
 }  // namespace

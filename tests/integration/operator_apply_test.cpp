@@ -202,7 +202,7 @@ TEST_F(OperatorApply, ThousandDevicesOfOneFileAreServed) {
   std::string text;
   for (int i = 0; i < 1000; ++i) {
     const std::string name = "d" + std::to_string(i);
-    make_image(host_.image(name), 512 << 10);
+    make_image(host_.image(name), 64 << 10);
     text += table(name);
   }
   write_config(text);

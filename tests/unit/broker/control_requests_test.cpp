@@ -27,6 +27,9 @@ class Recorder final : public Requests {
   void process(const Caller&, const std::string& name, std::uint32_t index) override {
     asked.push_back("process " + name + " " + std::to_string(index));
   }
+  void event(const Caller&, std::uint64_t after, bool wait) override {
+    asked.push_back("event " + std::to_string(after) + (wait ? " wait" : ""));
+  }
   void settings(const Caller&, const std::string& name) override {
     asked.push_back("settings " + name);
   }
@@ -122,6 +125,16 @@ TEST_F(ControlRequests, RefusesFlagsThatAreNone) {
   AddDevice add = add_vda();
   add.replace = 2;
   EXPECT_EQ(outcome_of(add), Outcome::kMalformed);
+}
+
+TEST_F(ControlRequests, HandsOnWhoWaitsForAnEvent) {
+  AskEvent ask;
+  ask.after = 7;
+  ask.wait = 1;
+  EXPECT_FALSE(take_message(ask).refused());
+  EXPECT_THAT(recorder_.asked, ElementsAre("event 7 wait"));
+  ask.wait = 2;
+  EXPECT_EQ(outcome_of(ask), Outcome::kMalformed);
 }
 
 TEST_F(ControlRequests, RefusesPacketsTooShortForAKind) {
