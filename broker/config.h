@@ -74,7 +74,8 @@ struct DeviceConfig {
   std::uint32_t poll_us = 0;
   bool restart_after_violation = false;  // Of a worker that its system call filter killed.
 
-  // Whose it is: for whoever reads lists, metrics, logs and the audit trail. Nothing is decided by these.
+  // Whose it is: for whoever reads lists, metrics, logs and the audit trail. Nothing is decided by
+  // these.
   std::string tenant;
   std::string vm_name;
   std::string vm_uuid;       // "8-4-4-4-12", lower case.

@@ -32,7 +32,7 @@ jailed process for every virtqueue.
 )";
 
 constexpr std::string_view kGeneralEnd =
-    R"(  bulkhead doctor [--log=FILE]                                   explain what a log says went wrong
+    R"(  bulkhead doctor [--log=FILE]                                   explain what a log says
   bulkhead audit verify|explain FILE...                          check an audit log, or read it
   bulkhead --version | --help
 

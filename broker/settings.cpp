@@ -1,3 +1,5 @@
+// What each setting is called, takes and does.
+// Long because all of them stand in one table, with the function that takes each.
 #include "broker/settings.h"
 
 #include <algorithm>

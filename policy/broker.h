@@ -10,7 +10,10 @@
 // library's, and killing it would take the disks of every tenant away. What is refused is refused
 // either way.
 //
-// What this takes from a broker that somebody has taken over: making files, any memory that is
+// An operator can add devices while it serves, so it may go on opening disks and taps and listening
+// on sockets, as far as its user and capabilities let it.
+//
+// What this takes from a broker that somebody has taken over: cutting files off, any memory that is
 // executable, programs other than by descriptor, threads and processes with other flags,
 // namespaces, tracing, other processes' memory, modules, BPF, keys, clocks, mounts by the new
 // interface, and every socket but unix and two kinds of netlink.
@@ -23,11 +26,13 @@
 #include <asm/prctl.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fs.h>
 #include <linux/if_tun.h>
 #include <linux/io_uring.h>
 #include <linux/landlock.h>
 #include <linux/netlink.h>
 #include <linux/seccomp.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -47,6 +52,11 @@ namespace policy {
 inline constexpr ArgLimit kOpensWhatIsThere =
     arg_within(2, O_ACCMODE | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_PATH | O_NOFOLLOW |
                       O_DIRECTORY | 0100000 /* O_LARGEFILE of the kernel */);
+// A new file is nobody else's (O_EXCL is up to the caller); what is there is written at its end, or
+// where a disk's requests say.
+inline constexpr ArgLimit kCutsNothingOff = arg_within(
+    2, O_ACCMODE | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_PATH | O_NOFOLLOW | O_DIRECTORY | O_CREAT |
+           O_EXCL | O_APPEND | O_DIRECT | 0100000 /* O_LARGEFILE of the kernel */);
 inline constexpr ArgLimit kNoExecutableMemory = arg_within(2, PROT_READ | PROT_WRITE);
 
 // The signal for the parent is in the same argument.
@@ -120,6 +130,17 @@ inline constexpr SyscallRule kBrokerSyscalls[] = {
      {arg_is(1, IORING_REGISTER_FILES_UPDATE)},
      "broker/ring_messenger.cpp: set_slot"},
     {SYS_exit_group, {}, "broker/main.cpp: main"},
+
+    // --- what an operator asks for ---------------------------------------------------------------
+    {SYS_recvfrom, {arg_is(3, MSG_PEEK | MSG_DONTWAIT)}, "broker/control/server.cpp: hang_up"},
+    {SYS_shutdown, {}, "broker/control/server.cpp: hang_up"},
+    {SYS_openat2, {}, "broker/open_disk.cpp: look_up"},
+    {SYS_listen, {}, "broker/socket.cpp: listen_on"},
+    {SYS_fchmod, {}, "broker/socket.cpp: listen_on"},
+    {SYS_chmod, {}, "broker/socket.cpp: give_access"},
+    {SYS_openat, {kCutsNothingOff}, "broker/state_dir.cpp: keep"},
+    {SYS_fsync, {}, "broker/state_dir.cpp: keep"},
+    {SYS_rename, {}, "broker/state_dir.cpp: keep"},
 
     // --- starting a process ----------------------------------------------------------------------
     {SYS_memfd_create,
@@ -236,6 +257,30 @@ inline constexpr SyscallRule kBrokerByChance[] = {
     {SYS_stat, {}, "broker/log.cpp: write"},
     {SYS_unlinkat, {arg_is(2, 0)}, "broker/socket.cpp: remove_socket"},
     {SYS_readlinkat, {}, "broker/foreign_close.cpp: is_eventfd"},
+    // Of a device that is added: what its kind, its settings and its host ask for.
+    {SYS_statx, {}, "broker/disk_limits.cpp: direct_alignment"},
+    {SYS_fstatfs, {}, "broker/open_disk.cpp: is_on_fuse"},
+    {SYS_fcntl, {arg_is(1, F_OFD_GETLK)}, "broker/open_disk.cpp: refuse_lock"},
+    {SYS_fcntl, {arg_is(1, F_GETFD)}, "broker/socket.cpp: check_adopted"},
+    {SYS_fcntl, {arg_is(1, F_SETFD)}, "broker/socket.cpp: adopt_fd"},
+    {SYS_getpeername, {}, "broker/socket.cpp: check_adopted"},
+    {SYS_ioctl, {arg_is(1, BLKSSZGET)}, "broker/disk_limits.cpp: guess_alignment"},
+    {SYS_ioctl, {arg_is(1, BLKPBSZGET)}, "broker/disk_limits.cpp: topology_of"},
+    {SYS_ioctl, {arg_is(1, BLKIOOPT)}, "broker/disk_limits.cpp: topology_of"},
+    {SYS_fchownat, {arg_is(4, AT_EMPTY_PATH)}, "broker/socket.cpp: give_access"},
+    {SYS_faccessat, {}, "broker/open_tap.cpp: open_by_name"},
+    {SYS_faccessat2, {}, "broker/open_tap.cpp: open_by_name"},
+    {SYS_access, {}, "broker/open_tap.cpp: open_by_name"},
+    {SYS_ioctl, {arg_is(1, TUNSETIFF)}, "broker/open_tap.cpp: open_queue"},
+    {SYS_ioctl, {arg_is(1, TUNGETIFF)}, "broker/open_tap.cpp: ask_queue"},
+    {SYS_ioctl, {arg_is(1, TUNSETVNETHDRSZ)}, "broker/tap_steps.cpp: prepare_queue"},
+    {SYS_ioctl, {arg_is(1, TUNSETVNETLE)}, "broker/tap_steps.cpp: prepare_queue"},
+    {SYS_ioctl, {arg_is(1, TUNSETSNDBUF)}, "broker/tap_steps.cpp: prepare_queue"},
+    {SYS_ioctl, {arg_is(1, SIOCGIFHWADDR)}, "broker/tap_steps.cpp: address_of"},
+    {SYS_socket,
+     {arg_is(0, AF_INET), arg_is(1, SOCK_DGRAM | SOCK_CLOEXEC)},
+     "broker/open_tap.cpp: set_up"},
+    {SYS_ioctl, {arg_is(1, SIOCSIFFLAGS)}, "broker/open_tap.cpp: set_up"},
 };
 
 // clone3 hides its flags behind a pointer.
@@ -243,9 +288,9 @@ inline constexpr int kBrokerNotThere[] = {SYS_clone3};
 
 inline constexpr Profile kBroker{
     .name = "broker, and its children until their seal",
-    .may = "serve the sockets, disks and taps that it opened at start, and start jailed programs",
+    .may = "serve its sockets, disks and taps, open what an operator adds, start jailed programs",
     .must_never =
-        "make a file, run code that is not its own or its programs', trace, or listen anew",
+        "cut a file off, run code that is not its own or its programs', trace, or talk to networks",
     .syscalls = kBrokerSyscalls,
     .uring_opcodes = {},
     .descriptors = {},
