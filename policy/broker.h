@@ -289,8 +289,7 @@ inline constexpr int kBrokerNotThere[] = {SYS_clone3};
 inline constexpr Profile kBroker{
     .name = "broker, and its children until their seal",
     .may = "serve its sockets, disks and taps, open what an operator adds, start jailed programs",
-    .must_never =
-        "cut a file off, run code that is not its own or its programs', trace, or talk to networks",
+    .must_never = "cut a file off, run code that is not its own or its programs', or trace",
     .syscalls = kBrokerSyscalls,
     .uring_opcodes = {},
     .descriptors = {},

@@ -21,7 +21,7 @@ namespace {
 
 // The errno that these system calls set is the parent's, who waits and does not look.
 
-BULKHEAD_CHILD_CODE [[noreturn]] void leave_child(const SpawnPlan& plan, SpawnStep step,
+[[noreturn]] BULKHEAD_CHILD_CODE void leave_child(const SpawnPlan& plan, SpawnStep step,
                                                   int os_errno) {
   const SpawnFailure failure{step, os_errno};
   (void)::syscall(SYS_sendto, plan.our_end, &failure, sizeof(failure), MSG_NOSIGNAL, nullptr, 0);
