@@ -33,6 +33,7 @@ DeviceConfig disk() {
   device.restart_after_violation = true;
   device.tenant = "blue";
   device.vm_name = "web 1";
+  device.lock = false;
   device.vm_uuid = "6a2f41a3-c54c-fce8-32d2-0324e1c32e22";
   device.uid = 4000;
   return device;

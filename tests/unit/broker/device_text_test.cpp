@@ -83,6 +83,7 @@ TEST(DeviceText, KnowsEverySetting) {
   device.fd = 3;
   device.socket_owner = "root";
   device.socket_group = "kvm";
+  device.lock = false;
   std::size_t of_blk = 0;
   for (const Setting& setting : all_settings()) {
     if (setting.scope == Scope::kDevice && setting.is_for(common::DeviceKind::kBlk)) ++of_blk;
