@@ -171,6 +171,7 @@ void Desk::add(const Caller& caller, const AddRequest& request, common::ipc::FdL
   log_.info("", "operator " + server_.name_of(caller.id) + ": " +
                     (request.replace ? "replace " : "add ") + in_quotes(config.name) +
                     (request.force ? " by force" : ""));
+  server_.record_request(caller.id, request.replace ? "replace" : "add", config.name);
   if (request.replace && fds.size() != 0) {
     return answer(caller, common::fail(std::string("a device that comes with descriptors cannot "
                                                    "replace another; remove that first")));
@@ -202,6 +203,7 @@ void Desk::add(const Caller& caller, const AddRequest& request, common::ipc::FdL
 void Desk::order(const Caller& caller, const std::string& device, Act act, bool force) {
   log_.info("", "operator " + server_.name_of(caller.id) + ": " + std::string(act_name(act)) + " " +
                     in_quotes(device) + (force ? " by force" : ""));
+  server_.record_request(caller.id, act_name(act), device);
   switch (act) {
     case Act::kStop:
       return fleet_.stop(device, force, answering(caller));
@@ -226,6 +228,7 @@ void Desk::resize(const Caller& caller, const std::string& device) {
 
 void Desk::end_broker(const Caller& caller) {
   log_.info("", "operator " + server_.name_of(caller.id) + ": stop the broker");
+  server_.record_request(caller.id, "stop the broker", {});
   server_.answer(caller.id, told(Outcome::kDone));
   facts_.end_broker();
 }

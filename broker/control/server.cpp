@@ -7,6 +7,7 @@
 #include <array>
 #include <utility>
 
+#include "broker/audit/device_events.h"
 #include "broker/control/wire.h"
 #include "broker/doorway.h"
 
@@ -50,6 +51,7 @@ Answer<std::unique_ptr<Server>> Server::make(const BrokerConfig& config, const s
 common::Result<void> Server::open(Services& services, Requests& requests) {
   services_ = &services;
   requests_ = &requests;
+  trail_ = audit::DeviceTrail(services.trail, {}, {});
   return watch_listener();
 }
 
@@ -63,6 +65,17 @@ void Server::close() noexcept {
 std::string Server::name_of(ClientId client) const {
   const auto found = clients_.find(client);
   return found == clients_.end() ? "an operator who has gone" : found->second.name;
+}
+
+void Server::record_request(ClientId client, std::string_view command, std::string_view device) {
+  const auto found = clients_.find(client);
+  if (found == clients_.end()) return;
+  trail_.record(audit::operator_asked(found->second.peer, command, device));
+}
+
+void Server::record_refusal(const Peer& peer, std::string_view why) {
+  trail_.record(audit::operator_refused(peer, {}, {}, why));
+  trail_.record_dropped();
 }
 
 // --- who comes in --------------------------------------------------------------------------------
@@ -93,6 +106,7 @@ void Server::let_in(common::Fd socket, const Peer& peer) {
   const std::string who = describe_peer(peer);
   const Access access = access_of(rules_, peer.uid, groups_of(socket.ref(), peer.gid));
   if (access == Access::kNone) {
+    record_refusal(peer, "this user may neither look nor change anything");
     return refuse(std::move(socket), who,
                   "this user may neither look nor change anything; be root, or a member of the "
                   "broker's --control-group or --control-read-group");
@@ -108,6 +122,7 @@ void Server::let_in(common::Fd socket, const Peer& peer) {
   const ClientId id = next_id_++;
   clients_.emplace(id, Client{std::move(socket),
                               access,
+                              peer,
                               who,
                               Budget(kRequestsPerSecond, kRequestsBurst),
                               false,
@@ -165,6 +180,7 @@ void Server::take(ClientId id, std::span<const std::byte> packet, common::ipc::F
   const Refusal refusal = take_request(*requests_, {id, client.access}, packet, fds);
   if (refusal.refused()) {
     complain(name_of(id) + ": " + refusal.text);
+    record_refusal(client.peer, refusal.text);
     answer(id, told(refusal.outcome, refusal.text));
     if (refusal.outcome == Outcome::kMalformed) drop(id, "");
     return;

@@ -9,7 +9,9 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 
+#include "broker/audit/device_trail.h"
 #include "broker/budget.h"
 #include "broker/control/access.h"
 #include "broker/control/messages.h"
@@ -45,11 +47,14 @@ class Server {
   [[nodiscard]] std::size_t client_count() const noexcept { return clients_.size(); }
   // "pid 12 (bulkhead) uid 0".
   [[nodiscard]] std::string name_of(ClientId client) const;
+  // For the audit trail: this client has asked for a change, and may.
+  void record_request(ClientId client, std::string_view command, std::string_view device);
 
  private:
   struct Client {
     common::Fd socket;
     Access access = Access::kNone;
+    Peer peer;
     std::string name;
     Budget budget;
     bool waiting = false;  // For our answer: nothing is read meanwhile.
@@ -70,11 +75,13 @@ class Server {
   void drop(ClientId id, const std::string& why);
   void hang_up(common::Fd socket);
   void complain(const std::string& line);
+  void record_refusal(const Peer& peer, std::string_view why);
 
   Listener listener_;
   AccessRules rules_;
   Services* services_ = nullptr;  // From open() on.
   Requests* requests_ = nullptr;
+  audit::DeviceTrail trail_;  // Of no device; bounded, for clients' sake.
   ClientId next_id_ = 1;
   std::map<ClientId, Client> clients_;
   Budget complaints_{1, 20};

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 #include <list>
 
 #include "tests/integration/operated.h"
@@ -12,6 +13,8 @@
 namespace integration {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 namespace control = broker::control;
@@ -133,6 +136,28 @@ TEST_F(Operator, WithoutABrokerTheClientSaysWhatToDo) {
 }
 
 // --- who may -------------------------------------------------------------------------------------
+
+TEST_F(Operator, ChangesAndRefusalsAreInTheAuditTrail) {
+  const fakes::TempDir logs(BULKHEAD_TEST_IMAGES);
+  serve({{.name = "vda"}}, {"--audit-log=" + logs.file("audit.log"), "--audit=required"});
+  EXPECT_EQ(ask({"list"}).exit_code, 0);
+  EXPECT_NE(ask({"list"}, true).exit_code, 0);
+  EXPECT_EQ(ask({"stop", "vda"}).exit_code, 0);
+  EXPECT_EQ(ask({"stop", "--all"}).exit_code, 0);
+  EXPECT_EQ(host_.broker().wait_exit(), 0);
+  std::vector<std::string> found;
+  std::ifstream log(logs.file("audit.log"));
+  for (std::string line; std::getline(log, line);) {
+    if (line.find("\"event\":\"operator-") != std::string::npos) found.push_back(line);
+  }
+  // Whoever only looks leaves no trace.
+  EXPECT_THAT(found,
+              ElementsAre(AllOf(HasSubstr("operator-refused"), HasSubstr("\"uid\":65534")),
+                          AllOf(HasSubstr("operator-request"), HasSubstr("\"device\":\"vda\""),
+                                HasSubstr("\"command\":\"stop\"")),
+                          AllOf(HasSubstr("operator-request"),
+                                HasSubstr("\"command\":\"stop the broker\""))));
+}
 
 TEST_F(Operator, OtherUsersAreToldThatTheyMayNot) {
   serve_two();
