@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import kit
 
 QEMU = "qemu-system-x86_64"
 CONSOLE_LINES_SHOWN = 40
+BOOT_S, BOOT_ATTEMPTS = 60, 3  # A boot takes some 3 s.
 HOTPLUG_PORT = "late-port"
 MIGRATION_DOWNTIME_MS = 30_000
 
@@ -92,11 +94,9 @@ class Guest:
         self.token = moves_from.token if moves_from else secrets.token_hex(8)
         self.workdir = Path(workdir)
         self.console = self.workdir / "console.log"
-        self.deadline = time.monotonic() + timeout_s
         self.timeout_s = timeout_s
         self.output = []
         self._echo = echo
-        self._lines = queue.SimpleQueue()
         self._qmp = None
         self._deleted = []
         parts = kit.prepare()
@@ -121,21 +121,48 @@ class Guest:
         if not shutil.which(QEMU):
             raise kit.KitError(f"{QEMU} is not installed: apt-get install qemu-system-x86")
         self._errors = open(self.workdir / "qemu.stderr", "w+", encoding="utf-8")
+        self._command = command
+        self._boots = not moves_from
+        self._start()
+
+    def _start(self):
+        self._lines = queue.SimpleQueue()
+        self.deadline = time.monotonic() + self.timeout_s
         self.process = subprocess.Popen(
-            kit.DIES_WITH_PARENT + command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            kit.DIES_WITH_PARENT + self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=self._errors)
-        threading.Thread(target=self._read, daemon=True).start()
+        threading.Thread(target=self._read, args=(self.process.stdout, self._lines),
+                         daemon=True).start()
 
     def __enter__(self):
+        if self._boots:
+            self._wait_booted()
         return self
 
     def __exit__(self, *_):
         if self._qmp:
             self._qmp.close()
+        self._kill()
+        self._errors.close()
+
+    def _kill(self):
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self._errors.close()
+
+    def _wait_booted(self):
+        """TCG stands still once in a while before Linux has said a word: then start it anew."""
+        for _ in range(BOOT_ATTEMPTS - 1):
+            try:
+                line = self._lines.get(timeout=BOOT_S)
+            except queue.Empty:
+                print(f"qemu: no word from the guest within {BOOT_S} s of its start; once more",
+                      file=sys.stderr, flush=True)
+                self._kill()
+                self._start()
+                continue
+            self._take(line, "waiting for it to boot")
+            return
 
     # --- what the script prints ------------------------------------------------------------------
 
@@ -157,16 +184,20 @@ class Guest:
             self._fail(f"the guest's script failed with exit status {status}")
         return "\n".join(self.output)
 
-    def _read(self):
-        for raw in self.process.stdout:
-            self._lines.put(raw.decode(errors="replace").rstrip("\r\n"))
-        self._lines.put(None)
+    @staticmethod
+    def _read(source, lines):
+        for raw in source:
+            lines.put(raw.decode(errors="replace").rstrip("\r\n"))
+        lines.put(None)
 
     def _next_line(self, doing: str) -> str:
         try:
             line = self._lines.get(timeout=max(0, self.deadline - time.monotonic()))
         except queue.Empty:
             self._fail(f"nothing more from the guest within {self.timeout_s:.0f} s, {doing}")
+        return self._take(line, doing)
+
+    def _take(self, line, doing: str) -> str:
         if line is None:
             self._fail(f"QEMU ended (exit status {self.process.wait()}), {doing}")
         if not line.startswith(f"@@{self.token}"):
