@@ -202,6 +202,22 @@ bool is_on_fuse(FdRef file) {
   return ::fstatfs(file.number, &system) == 0 && system.f_type == FUSE_SUPER_MAGIC;
 }
 
+// What there is to know of a disk whose file is open.
+Answer<void> describe(Disk& disk, FdRef found, int access, const struct stat& status,
+                      const DeviceConfig& config) {
+  disk.path = config.blk_file;
+  disk.block_device = S_ISBLK(status.st_mode);
+  disk.read_only = config.read_only;
+  disk.direct = config.direct;
+  disk.block_size = config.block_size;
+  disk.device = status.st_dev;
+  disk.inode = status.st_ino;
+  TRY(measure(disk, status, config));
+  TRY(align(disk, found, access, status, config));
+  disk.durable_writes = !(disk.direct && is_on_fuse(disk.file.ref()));
+  return {};
+}
+
 }  // namespace
 
 common::Result<std::uint64_t> disk_bytes(FdRef file) noexcept {
@@ -226,16 +242,7 @@ Answer<Disk> open_disk(const DeviceConfig& config) {
   Disk disk;
   TRY_LET(disk.file, open_for_use(found.ref(), flags, config));
   TRY(lock(disk.file.ref(), config));
-  disk.path = config.blk_file;
-  disk.block_device = block_device;
-  disk.read_only = config.read_only;
-  disk.direct = config.direct;
-  disk.block_size = config.block_size;
-  disk.device = status.st_dev;
-  disk.inode = status.st_ino;
-  TRY(measure(disk, status, config));
-  TRY(align(disk, found.ref(), access, status, config));
-  disk.durable_writes = !(disk.direct && is_on_fuse(disk.file.ref()));
+  TRY(describe(disk, found.ref(), access, status, config));
   return disk;
 }
 
@@ -249,15 +256,7 @@ Answer<Disk> inspect_disk(const DeviceConfig& config, bool locked_by_us) {
   Disk disk;
   TRY_LET(disk.file, open_for_use(found.ref(), O_RDONLY | (config.direct ? O_DIRECT : 0), config));
   if (!locked_by_us && config.lock) TRY(refuse_lock(disk.file.ref(), config));
-  disk.path = config.blk_file;
-  disk.block_device = S_ISBLK(status.st_mode);
-  disk.read_only = config.read_only;
-  disk.direct = config.direct;
-  disk.block_size = config.block_size;
-  disk.device = status.st_dev;
-  disk.inode = status.st_ino;
-  TRY(measure(disk, status, config));
-  TRY(align(disk, found.ref(), O_RDONLY, status, config));
+  TRY(describe(disk, found.ref(), O_RDONLY, status, config));
   return disk;
 }
 
