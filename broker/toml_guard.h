@@ -1,6 +1,8 @@
 // broker/toml_guard.h: what toml++ 3.3 takes for granted about a file, checked before it reads it:
-// that everything outside strings and comments is ASCII, and that a name follows '[' where a table
-// begins. Where that does not hold it aborts, or worse without its assertions.
+// that everything outside strings and comments is ASCII, that a name follows '[' where a table
+// begins, that a quote begins a key or a value and stands nowhere else, and that only ASCII follows
+// a backslash in a text of several lines. Where that does not hold it aborts, or worse without its
+// assertions. (tests/fuzz/configuration_fuzz.cpp found the last two.)
 #pragma once
 
 #include <cstddef>

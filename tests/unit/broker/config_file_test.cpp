@@ -131,6 +131,29 @@ TEST(ConfigFile, RefusesBracketsWithoutAName) {
   EXPECT_THAT(errors_of("[[]]"), ElementsAre(StartsWith("c.toml:1:")));
 }
 
+TEST(ConfigFile, RefusesStrangeCharactersAfterABackslash) {
+  const auto expected = StartsWith("c.toml:1:12: no such escape is known");
+  EXPECT_THAT(errors_of("name = \"\"\"a\\\uFCFFb\"\"\""), ElementsAre(expected));
+  EXPECT_THAT(errors_of("name = \"\"\"a\\\n  \uFCFFb\"\"\""), ElementsAre(expected));
+  EXPECT_THAT(errors_of("name = \"\"\"a\\ \n\"\"\""), ElementsAre(expected));
+}
+
+TEST(ConfigFile, RefusesQuotesWithinAValue) {
+  for (const std::string text :
+       {"a=-n=\"\"\"::\u0413\"\"\"", "a = 1\"\u0413\"", "a = -[\"\u0413\"]", "a = .\"\u0413\"",
+        "a = 1 \"\u0413\"", "a = [1{\"\u0413\"]"}) {
+    EXPECT_THAT(errors_of(text), ElementsAre(HasSubstr("text in quotes must be all of a value")))
+        << text;
+  }
+  // A key, a dotted one, a list and a table may be in quotes; that there are no such keys is
+  // another matter.
+  for (const std::string text :
+       {"\"\u0413\" = 1", "a.\"\u0413\" = 1", "a = [ \"\u0413\", \"b\" ]", "a = [\n\"\u0413\"\n]",
+        "a = { \"\u0413\" = \"\u0413\", c = \"d\" }", "[\"\u0413\"]\n", "[[ \"a\".'\u0413' ]]\n"}) {
+    EXPECT_THAT(errors_of(text), Not(Contains(HasSubstr("text in quotes")))) << text;
+  }
+}
+
 TEST(ConfigFile, RefusesStrangeCharactersOutsideQuotes) {
   const auto expected = "c.toml:1:8: only text in quotes may have this character";
   EXPECT_THAT(errors_of("name = \u00e9"), ElementsAre(expected));
