@@ -29,6 +29,8 @@
 #include <thread>
 #include <vector>
 
+#include "broker/session/features.h"
+#include "broker/session/inflight_region.h"
 #include "broker/session/session.h"
 #include "common/sys.h"
 #include "tests/fakes/vhost_frontend.h"
@@ -42,6 +44,8 @@ namespace ipc = common::ipc;
 
 constexpr std::uint64_t kFeatures = (1ULL << 32) | (1ULL << 29) | (1ULL << 9);
 constexpr std::uint64_t kBit30 = 1ULL << 30;
+constexpr std::uint64_t kLogAll = common::dirty_log::kFeatureLogAll;
+constexpr std::uint32_t kMtuMax = 9000;
 constexpr std::uint64_t kRam = 1 << 20;
 constexpr std::size_t kStepsMax = 64;
 
@@ -122,6 +126,7 @@ fakes::VmRegion region_from(Bytes& input) {
 
 // One message in the making.
 struct Step {
+  bool card = false;  // The device is a network card.
   std::uint8_t request = 0;
   std::vector<std::byte> payload;
   std::vector<FdRef> fds;
@@ -140,9 +145,10 @@ void make_ring_payload(Step& step, Bytes& input, const Zoo& zoo) {
       return state(input.one() & 1U);
     case 9: {
       const std::uint64_t at = (std::uint64_t{input.one() % 8U} << 30) + queue * 0x8000ULL;
-      const std::uint64_t odd = input.one() & 1U;
+      const std::uint8_t odd = input.one();
       return append(step.payload,
-                    fakes::VringAddr{queue, 0, at, at + 0x4000 + odd, at + 0x6000, 0});
+                    fakes::VringAddr{queue, (odd >> 1U) & 1U, at, at + 0x4000 + (odd & 1U),
+                                     at + 0x6000, odd >= 0xc0 ? ~0ULL : at + 0x4000});
     }
     case 12:
     case 13:
@@ -176,14 +182,56 @@ void make_config_payload(Step& step, Bytes& input) {
   step.payload.resize(12 + size);
 }
 
+void make_features(Step& step, Bytes& input) {
+  const std::uint8_t choice = input.one();
+  append(step.payload,
+         kFeatures | ((choice & 1) != 0 ? kBit30 : 0) | ((choice & 2) != 0 ? kLogAll : 0));
+}
+
+// A description of a whole file of the zoo's, or of a part of it.
+void make_log_payload(Step& step, Bytes& input, const Zoo& zoo) {
+  const std::uint64_t offset = input.one() % 4U == 0 ? input.two() : 0;
+  const std::uint64_t bytes = input.one() % 8U == 0 ? input.two() : kRam - offset;
+  append(step.payload, session::LogDescription{bytes, offset});
+  step.fds.push_back(zoo.ram(input.one()));
+}
+
+void make_inflight_payload(Step& step, Bytes& input, const Zoo& zoo) {
+  session::InflightDescription description{};
+  description.queues = static_cast<std::uint16_t>(1 + input.one() % 5U);
+  description.queue_size = static_cast<std::uint16_t>(1U << (input.one() % 12U));
+  const std::uint8_t odd = input.one();
+  description.mmap_bytes = session::inflight_file_bytes(description.queues, description.queue_size);
+  if ((odd & 7) == 0) description.mmap_bytes = input.two();
+  if ((odd & 0x38) == 0) description.mmap_offset = std::uint64_t{input.two()} << (odd >> 6U);
+  append(step.payload, description);
+  if ((odd & 0xc0) == 0xc0) step.payload.resize(20);  // As the specification's table has it.
+  if (step.request == 32) step.fds.push_back(zoo.ram(input.one()));
+}
+
 // A payload as the request wants it, with numbers that are often right.
 void make_fitting(Step& step, Bytes& input, const Zoo& zoo) {
   const auto word = [&](std::uint64_t value) { append(step.payload, value); };
   switch (step.request) {
     case 2:
-      return word((input.one() & 1) != 0 ? kFeatures | kBit30 : kFeatures);
+      return make_features(step, input);
     case 16:
-      return word(0x1a629 & ~std::uint64_t{input.two()});
+      // All that is offered, without some of the lower bits.
+      return word((session::kOfferedProtocol | (step.card ? session::kDeviceProtocol : 0)) &
+                  ~std::uint64_t{input.two()});
+    case 6:
+      return make_log_payload(step, input, zoo);
+    case 19:
+      return word(input.two() * 0x10001ULL);
+    case 20:
+      return word(input.two());
+    case 31:
+    case 32:
+      return make_inflight_payload(step, input, zoo);
+    case 42:
+      append(step.payload, std::uint32_t{input.one() & 1U});
+      append(step.payload, std::uint32_t{input.one() == 0 ? 1U : 0U});
+      return step.fds.push_back(zoo.any(input.one()));
     case 39:
       return word(input.one());
     case 5:
@@ -277,8 +325,9 @@ void act_as_broker(std::uint8_t what, Bytes& input, session_test::FakeBroker& br
 }
 
 // False once there is nobody to talk to.
-bool play(Bytes& input, const Zoo& zoo, Vmm& vmm, session_test::FakeBroker& broker) {
+bool play(Bytes& input, bool card, const Zoo& zoo, Vmm& vmm, session_test::FakeBroker& broker) {
   Step step;
+  step.card = card;
   step.request = input.one();
   const std::uint8_t shape = input.one();
   const std::uint8_t descriptors = input.one();
@@ -320,6 +369,11 @@ ipc::SessionStart start_of(std::uint8_t choice) {
   start.writable_offset = 32;
   start.writable_bytes = 1;
   start.call_swap_in_place = choice & 1;
+  if ((choice & 2) != 0) {  // A card.
+    start.protocol_features = session::kDeviceProtocol;
+    start.mtu_max = kMtuMax;
+    start.wants_features = 1;
+  }
   return start;
 }
 
@@ -344,7 +398,8 @@ void converse(std::span<const std::uint8_t> data, const Zoo& zoo) {
   session_test::FakeBroker broker(std::move(broker_pair.first));
   Vmm vmm(std::move(vmm_pair.first));
   ipc::SessionExit exit{};
-  std::thread session([&, start = start_of(input.one())] {
+  const ipc::SessionStart start = start_of(input.one());
+  std::thread session([&] {
     auto one =
         std::make_unique<session::Session>(broker_pair.second.ref(), vmm_pair.second.ref(), start);
     exit = one->run();
@@ -353,7 +408,7 @@ void converse(std::span<const std::uint8_t> data, const Zoo& zoo) {
     broker_pair.second.reset();
   });
   for (std::size_t steps = 0; steps < kStepsMax && !input.empty(); ++steps) {
-    if (!play(input, zoo, vmm, broker)) break;
+    if (!play(input, start.protocol_features != 0, zoo, vmm, broker)) break;
   }
   vmm.finish();
   session.join();
