@@ -14,10 +14,17 @@ namespace session {
 // has room for one, and ours are as many as there are queues. Never to be offered blindly:
 // INBAND_NOTIFICATIONS and XEN_MMAP, because QEMU acknowledges every bit that
 // it knows, and these change the layout or the meaning of messages.
+//
+// GET_VRING_BASE_INFLIGHT allows us to stop a ring with requests in flight, recorded in their
+// region, and has the front-end carry that region to where its guest moves. We finish them all the
+// same: what a worker has taken is with the kernel within the turn, which cannot take back what it
+// does to a file and would write to the guest's memory after we had said that we do not. Offered
+// nonetheless, since the region then travels, and with it what dead workers have left.
 inline constexpr std::uint64_t kOfferedProtocol =
     kProtocolMq | kProtocolLogShmfd | kProtocolReplyAck | kProtocolBackendReq | kProtocolConfig |
     kProtocolBackendSendFd | kProtocolInflightShmfd | kProtocolResetDevice |
-    kProtocolConfigureMemSlots | kProtocolStatus | kProtocolDeviceState;
+    kProtocolConfigureMemSlots | kProtocolStatus | kProtocolDeviceState |
+    kProtocolGetVringBaseInflight;
 
 // Those that are offered only for a device that has a use for them.
 inline constexpr std::uint64_t kDeviceProtocol = kProtocolRarp | kProtocolMtu;

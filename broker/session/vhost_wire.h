@@ -94,6 +94,7 @@ inline constexpr std::uint64_t kProtocolStatus = 1ULL << 16;
 inline constexpr std::uint64_t kProtocolXenMmap = 1ULL << 17;
 inline constexpr std::uint64_t kProtocolSharedObject = 1ULL << 18;
 inline constexpr std::uint64_t kProtocolDeviceState = 1ULL << 19;
+inline constexpr std::uint64_t kProtocolGetVringBaseInflight = 1ULL << 20;
 inline constexpr std::uint64_t kProtocolShmem = 1ULL << 22;
 
 struct VringState {

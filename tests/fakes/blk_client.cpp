@@ -1,7 +1,11 @@
 #include "tests/fakes/blk_client.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "common/virtqueue_wire.h"
 #include "tests/fakes/failure.h"
@@ -25,7 +29,8 @@ constexpr std::uint64_t kUnderstood =
 
 constexpr std::uint64_t kProtocolUnderstood =
     kProtocolMq | kProtocolLogShmfd | kProtocolReplyAck | kProtocolConfig | kProtocolMemSlots |
-    kProtocolResetDevice | kProtocolBackendReq | kProtocolBackendSendFd | kProtocolInflight;
+    kProtocolResetDevice | kProtocolBackendReq | kProtocolBackendSendFd | kProtocolInflight |
+    kProtocolGetVringBaseInflight;
 
 }  // namespace
 
@@ -117,6 +122,21 @@ void BlkClient::give_inflight() {
     require(inflight_.file.valid(), "the back-end has no in-flight region");
   }
   vhost_.set_inflight_fd(inflight_.description, inflight_.file.ref());
+}
+
+void BlkClient::copy_inflight() {
+  const auto bytes = static_cast<std::size_t>(inflight_.description.mmap_bytes);
+  std::vector<std::byte> copy(bytes);
+  const int from = inflight_.file.ref().number;
+  const auto at = static_cast<off_t>(inflight_.description.mmap_offset);
+  require(::pread(from, copy.data(), bytes, at) == static_cast<ssize_t>(bytes),
+          "the in-flight region cannot be read");
+  common::Fd file(::memfd_create("inflight-copy", MFD_CLOEXEC));
+  require(
+      file.valid() && ::write(file.ref().number, copy.data(), bytes) == static_cast<ssize_t>(bytes),
+      "the in-flight region cannot be copied");
+  inflight_.file = std::move(file);
+  inflight_.description.mmap_offset = 0;
 }
 
 bool BlkClient::reconnect(const std::string& socket_path) {

@@ -61,6 +61,8 @@ class BlkClient {
   // stand, with the same in-flight region, as QEMU does. One try; false where that connection ends,
   // too.
   [[nodiscard]] bool reconnect(const std::string& socket_path);
+  // As a migration does that carries the in-flight region along: another file, the same bytes.
+  void copy_inflight();
   // Tells the back-end about the memory once more: rings are served by new workers then.
   void send_memory() { vhost_.set_mem_table(memory_); }
 

@@ -78,6 +78,7 @@ inline constexpr std::uint64_t kProtocolBackendReq = 1ULL << 5;
 inline constexpr std::uint64_t kProtocolConfig = 1ULL << 9;
 inline constexpr std::uint64_t kProtocolBackendSendFd = 1ULL << 10;
 inline constexpr std::uint64_t kProtocolInflight = 1ULL << 12;
+inline constexpr std::uint64_t kProtocolGetVringBaseInflight = 1ULL << 20;
 inline constexpr std::uint64_t kProtocolResetDevice = 1ULL << 13;
 inline constexpr std::uint64_t kProtocolMemSlots = 1ULL << 15;
 inline constexpr std::uint64_t kProtocolStatus = 1ULL << 16;

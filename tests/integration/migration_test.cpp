@@ -283,5 +283,31 @@ TEST_P(MigrationOnDisk, GuestGoesOnAtAnotherBroker) {
   }
 }
 
+// With GET_VRING_BASE_INFLIGHT the front-end carries the in-flight region to the other host: what
+// was taken there and never answered is served here, once.
+TEST_P(MigrationOnDisk, WhatDeadWorkersHadTakenIsServedElsewhereFromACopyOfTheRegion) {
+  start({.queues = 2});
+  ASSERT_NE(client_->protocol_features() & fakes::kProtocolGetVringBaseInflight, 0U);
+  Host destination(GetParam());
+  destination.serve({.options = {"--lock=off"}, .file = host_.image()});
+  VerifiedLoad load(queue(0), {.depth = 8});
+  VerifiedLoad other(queue(1), {.first_sector = 4096, .depth = 8});
+  for (int leg = 0; leg < 4; ++leg) {
+    load.expect_progress(30);
+    other.expect_progress(10);
+    Host& here = leg % 2 == 0 ? host_ : destination;
+    std::vector<pid_t> victims = here.workers();
+    victims.push_back(here.sessions().at(0));
+    for (const pid_t pid : victims) (void)::kill(pid, SIGKILL);
+    ASSERT_TRUE(client_->vhost().hung_up());
+    for (const pid_t pid : victims) ASSERT_TRUE(fakes::wait_gone(pid));
+    client_->copy_inflight();
+    ASSERT_TRUE(client_->reconnect(leg % 2 == 0 ? destination.socket() : host_.socket()));
+  }
+  load.expect_progress(30);
+  load.stop();
+  other.stop();
+}
+
 }  // namespace
 }  // namespace integration

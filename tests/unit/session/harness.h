@@ -35,7 +35,7 @@ inline constexpr std::uint64_t kAllProtocol =
     fakes::kProtocolMq | fakes::kProtocolLogShmfd | fakes::kProtocolReplyAck |
     fakes::kProtocolBackendReq | fakes::kProtocolConfig | fakes::kProtocolBackendSendFd |
     fakes::kProtocolInflight | fakes::kProtocolResetDevice | fakes::kProtocolMemSlots |
-    fakes::kProtocolStatus | fakes::kProtocolDeviceState;
+    fakes::kProtocolStatus | fakes::kProtocolDeviceState | fakes::kProtocolGetVringBaseInflight;
 inline constexpr std::uint64_t kFlush = 1ULL << 9;
 inline constexpr std::uint32_t kWceOffset = 32;
 
