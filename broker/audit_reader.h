@@ -5,6 +5,7 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -24,6 +25,8 @@ struct SeccompKill {
   int system_call = -1;
   std::uint64_t instruction = 0;  // Where the process stood; 0 where the record does not say.
   bool native = true;             // Else a number of another table: int 0x80.
+  // Where somebody has looked (--forensic).
+  std::optional<std::array<std::uint64_t, 6>> arguments{};
 };
 
 // From the text of an AUDIT_SECCOMP record. Nothing where it does not look like one, and where

@@ -93,6 +93,7 @@ struct BrokerConfig {
   std::vector<DeviceConfig> devices;
   PostureDemand posture = PostureDemand::kAny;
   AuditConfig audit;
+  bool forensic = false;  // policy/forensic.h
   std::string log_level = "info";
   std::uint32_t stats_interval_s = 0;  // 0: none.
 

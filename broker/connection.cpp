@@ -91,6 +91,10 @@ Connection::Connection(Services& services, const DeviceFacts& facts, DeviceLog& 
       effort_(kEffortPerSecond, kEffortBurst) {}
 
 common::Result<void> Connection::watch() {
+  if (session_.forensic.valid()) {
+    TRY_LET(forensics_, Forensics::watch(services_.loop, std::move(session_.forensic),
+                                         session_.child.pidfd.ref()));
+  }
   TRY_LET(packet_watch_, services_.loop.watch(session_.socket.ref(), EPOLLIN,
                                               [this](std::uint32_t) { on_packets(); }));
   TRY_LET(exit_watch_, services_.loop.watch(session_.child.pidfd.ref(), EPOLLIN,
@@ -337,8 +341,10 @@ void Connection::session_event(const ipc::SessionEvent& event) {
 // --- how it ends ---------------------------------------------------------------------------------
 
 void Connection::on_session_exit() {
-  const auto death = reap(session_.child.pidfd.ref());
+  auto death = reap(session_.child.pidfd.ref());
   if (!death) return;
+  if (forensics_ != nullptr) death->caught = forensics_->caught();
+  forensics_.reset();
   read_last_words();
   record_session_end(*death);
   log_session_end(*death);

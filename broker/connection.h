@@ -22,6 +22,7 @@
 #include "broker/device_log.h"
 #include "broker/device_model.h"
 #include "broker/event_loop.h"
+#include "broker/forensics.h"
 #include "broker/jailer.h"
 #include "broker/restart_policy.h"
 #include "broker/services.h"
@@ -140,6 +141,7 @@ class Connection final : private SessionRequests {
   // connects again goes on from the used index it finds then, so that must be final.
   common::Fd vmm_;
   Jailed session_;
+  std::unique_ptr<Forensics> forensics_;  // Null without --forensic.
   Ended ended_;
   SessionPeer peer_;
   std::map<std::uint32_t, std::unique_ptr<Worker>> workers_;

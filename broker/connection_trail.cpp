@@ -36,7 +36,7 @@ void Connection::record_session_end(const Death& death) {
     return ended("refused", what);
   }
   if (same_exit(ipc::SessionExit::kHostFault)) return ended("failed");
-  ended("died", describe_death(death.si_code, death.status));
+  ended("died", words_for(death));
 }
 
 }  // namespace broker

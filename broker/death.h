@@ -16,6 +16,7 @@ namespace broker {
 struct Death {
   int si_code = 0;
   int status = 0;
+  std::optional<SeccompKill> caught{};  // --forensic: we have killed it for this.
 
   [[nodiscard]] bool exited_with(int code) const noexcept;
   [[nodiscard]] bool exited() const noexcept;
@@ -30,6 +31,9 @@ void kill_child(common::FdRef pidfd) noexcept;
 
 // "killed by seccomp: system call openat at 0x7f4a", the last of it the instruction pointer.
 [[nodiscard]] std::string describe_kill(const SeccompKill& kill);
+
+// How it ended, without the kernel's audit record.
+[[nodiscard]] std::string words_for(const Death& death);
 
 // The same where it was that, else how it ended. Calls back at once, or after a short while where
 // the kernel's audit record is still to come. `audit` may be null.

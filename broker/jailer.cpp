@@ -134,6 +134,11 @@ Result<Jailed> Jailer::start(const Start& what) {
   std::vector<policy::DescriptorAt> descriptors = what.descriptors;
   descriptors.push_back({ends.first.ref(), what.socket_number});
   descriptors.push_back({page.ref(), what.page_number});
+  std::pair<common::Fd, common::Fd> forensic;
+  if (forensic_) {
+    TRY_LET(forensic, common::make_packet_pair());
+    descriptors.push_back({forensic.first.ref(), ipc::kForensicFd});
+  }
   policy::SpawnRequest request;
   request.program = what.program;
   request.title = what.title.c_str();
@@ -149,6 +154,7 @@ Result<Jailed> Jailer::start(const Start& what) {
   jailed.socket = std::move(ends.second);
   jailed.uid = request.uid;
   jailed.filter = filters_.at(&what.profile).digest;
+  jailed.forensic = std::move(forensic.second);
   return jailed;
 }
 
@@ -166,7 +172,8 @@ Result<ipc::JailOrder> Jailer::make_order(const Start& what) {
   order.change_ids = host_.may_change_ids && !own_user_namespace ? 1 : 0;
   order.same_uid = host_.may_change_ids ? 0 : 1;
   order.probe = what.probe ? 1 : 0;
-  order.filter_count = static_cast<std::uint32_t>(filter->instructions.size());
+  order.filter_count = static_cast<std::uint32_t>(filter->instructions.size()) - filter->closing;
+  order.closing_count = filter->closing;
   std::copy(filter->instructions.begin(), filter->instructions.end(), order.filter.begin());
   return order;
 }
@@ -174,11 +181,24 @@ Result<ipc::JailOrder> Jailer::make_order(const Start& what) {
 Result<const Jailer::Filter*> Jailer::filter_of(const policy::Profile& profile) {
   auto found = filters_.find(&profile);
   if (found == filters_.end()) {
-    TRY_LET(auto compiled, policy::compile_filter(profile));
-    const audit::Digest digest = audit::sha256(std::as_bytes(std::span(compiled)));
-    found = filters_.emplace(&profile, Filter{std::move(compiled), digest}).first;
+    TRY_LET(Filter filter, compile(profile));
+    filter.digest = audit::sha256(std::as_bytes(std::span(filter.instructions)));
+    found = filters_.emplace(&profile, std::move(filter)).first;
   }
   return &found->second;
+}
+
+Result<Jailer::Filter> Jailer::compile(const policy::Profile& profile) const {
+  Filter filter;
+  if (!forensic_) {
+    TRY_LET(filter.instructions, policy::compile_filter(profile));
+    return filter;
+  }
+  TRY_LET(policy::ForensicFilters both, policy::compile_forensic(profile));
+  filter.closing = static_cast<std::uint32_t>(both.closing.size());
+  filter.instructions = std::move(both.waiting);
+  filter.instructions.insert(filter.instructions.end(), both.closing.begin(), both.closing.end());
+  return filter;
 }
 
 common::FdRef Jailer::worker_program(common::DeviceKind kind) const noexcept {

@@ -30,6 +30,7 @@ struct Jailed {
   common::SharedRegion memory;  // Its status page, read-only: hostile.
   std::uint32_t uid = 0;        // As the host sees it.
   audit::Digest filter{};       // Of its seccomp filter.
+  common::Fd forensic;          // Where it hands over its listener; only with --forensic.
 
   [[nodiscard]] const common::StatusPage& page() const noexcept {
     return *reinterpret_cast<const common::StatusPage*>(memory.bytes().data());
@@ -47,8 +48,9 @@ struct JailedWorker {
 class Jailer {
  public:
   // `strict`: a process that misses a layer ends by itself before it reads anything hostile.
-  Jailer(Programs programs, const Host& host, bool strict)
-      : programs_(std::move(programs)), host_(host), strict_(strict) {}
+  // `forensic`: policy/forensic.h.
+  Jailer(Programs programs, const Host& host, bool strict, bool forensic)
+      : programs_(std::move(programs)), host_(host), strict_(strict), forensic_(forensic) {}
 
   // `uid` is the device's own; without the right to change ids the broker's is used instead.
   [[nodiscard]] common::Result<Jailed> start_session(const std::string& device, std::uint32_t uid,
@@ -78,12 +80,15 @@ class Jailer {
   Programs programs_;
   Host host_;
   bool strict_;
+  bool forensic_;
   // Compiled when first needed: a profile costs about 0.1 ms.
   struct Filter {
     std::vector<common::ipc::FilterInstruction> instructions;
-    audit::Digest digest;
+    std::uint32_t closing = 0;  // How many of them are the second filter's.
+    audit::Digest digest{};
   };
   [[nodiscard]] common::Result<const Filter*> filter_of(const policy::Profile& profile);
+  [[nodiscard]] common::Result<Filter> compile(const policy::Profile& profile) const;
   std::map<const policy::Profile*, Filter> filters_;
 };
 

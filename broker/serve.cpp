@@ -223,7 +223,7 @@ Answer<void> Broker::open_doorways() {
 Answer<void> Broker::look_around() {
   host_ = look_at_host();
   TRY(choose_engines());
-  jailer_.emplace(*std::exchange(programs_, std::nullopt), *host_, strict());
+  jailer_.emplace(*std::exchange(programs_, std::nullopt), *host_, strict(), config_.forensic);
   if (auto audit = AuditReader::open(*loop_)) {
     audit_ = *std::move(audit);
   } else {
@@ -263,7 +263,9 @@ Answer<void> Broker::check_posture() {
 }
 
 Answer<void> Broker::give_up() {
-  const auto given_up = give_up_privileges(needed_capabilities(config_, *host_));
+  const bool own_list = !config_.forensic;  // policy/forensic.h
+  if (!own_list) log_.warn("", "forensic: the broker's own list of system calls is off");
+  const auto given_up = give_up_privileges(needed_capabilities(config_, *host_), own_list);
   if (!given_up) return common::fail("cannot give up privileges: " + error_text(given_up.error()));
   trail_->serving();
   return {};

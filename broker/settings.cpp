@@ -247,6 +247,11 @@ Answer<void> set_audit(const Destination& to, std::string_view value) {
   return {};
 }
 
+Answer<void> set_forensic(const Destination& to, std::string_view value) {
+  TRY_LET(to.broker.forensic, parse_switch(value));
+  return {};
+}
+
 Answer<void> set_stats_interval(const Destination& to, std::string_view value) {
   TRY_LET(to.broker.stats_interval_s,
           number_within<std::uint32_t>(value, 0, kStatsIntervalSecondsMax));
@@ -347,6 +352,9 @@ constexpr Setting kSettings[] = {
      set_uid},
     {"require-posture", Scope::kBroker, ValueKind::kText, "strict|any",
      "strict: do not start unless every layer of the jail holds [any]", set_posture},
+    {"forensic", Scope::kBroker, ValueKind::kSwitch, "on|off",
+     "record the arguments of a forbidden system call before its process is killed [off]",
+     set_forensic},
     {"audit-log", Scope::kBroker, ValueKind::kText, "PATH|journal",
      "write what is granted and refused there, as JSON lines in a chain of hashes", set_audit_log},
     {"audit-kernel", Scope::kBroker, ValueKind::kText, "off|resources|all",

@@ -39,14 +39,11 @@ common::Result<std::unique_ptr<Worker>> Worker::start(Services& services, Device
                                                              order.engine, order.recipe));
   worker->process_ = std::move(started.process);
   worker->engine_ = std::move(started.engine);
-  auto watch = services.loop.watch(worker->process_.child.pidfd.ref(), EPOLLIN,
-                                   [self = worker.get()](std::uint32_t) { self->on_exit(); });
-  if (!watch) {
+  if (const auto watched = worker->watch(); !watched) {
     // Nobody would notice its end: it must not live.
     kill_child(worker->process_.child.pidfd.ref());
-    return common::fail(watch.error());
+    return common::fail(watched.error());
   }
-  worker->exit_watch_ = *std::move(watch);
   log.record(audit::worker_started(order.queue, worker->process_, engine_name(order.engine)));
   return worker;
 }
@@ -59,6 +56,15 @@ Worker::Worker(Services& services, DeviceLog& log, const WorkerOrder& order, End
       engine_kind_(order.engine),
       started_(std::chrono::steady_clock::now()),
       ended_(std::move(ended)) {}
+
+common::Result<void> Worker::watch() {
+  const common::FdRef pidfd = process_.child.pidfd.ref();
+  if (process_.forensic.valid()) {
+    TRY_LET(forensics_, Forensics::watch(services_.loop, std::move(process_.forensic), pidfd));
+  }
+  TRY_LET(exit_watch_, services_.loop.watch(pidfd, EPOLLIN, [this](std::uint32_t) { on_exit(); }));
+  return {};
+}
 
 Worker::~Worker() {
   if (services_.messenger == nullptr) return;
@@ -185,8 +191,10 @@ void Worker::answer_all_swaps() {
 }
 
 void Worker::on_exit() {
-  const auto death = reap(process_.child.pidfd.ref());
+  auto death = reap(process_.child.pidfd.ref());
   if (!death) return;
+  if (forensics_ != nullptr) death->caught = forensics_->caught();
+  forensics_.reset();
   exit_watch_.reset();
   stop_timer_.reset();
   patience_timer_.reset();
@@ -255,7 +263,7 @@ void Worker::record_end(const Death& death) {
     return ended(outcome == ipc::QueueOutcome::kGuestFault ? "guest's fault" : "failed",
                  fault_text());
   }
-  ended("died", describe_death(death.si_code, death.status));
+  ended("died", words_for(death));
 }
 
 std::string Worker::fault_text() const {

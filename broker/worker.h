@@ -16,6 +16,7 @@
 #include "broker/death.h"
 #include "broker/device_log.h"
 #include "broker/event_loop.h"
+#include "broker/forensics.h"
 #include "broker/jailer.h"
 #include "broker/services.h"
 #include "broker/stall_watch.h"
@@ -93,6 +94,7 @@ class Worker {
   };
 
   Worker(Services& services, DeviceLog& log, const WorkerOrder& order, Ended ended);
+  [[nodiscard]] common::Result<void> watch();
   void check_jail(int tries_left);
   void send_stop();
   void stop_later();
@@ -117,6 +119,7 @@ class Worker {
   common::EngineKind engine_kind_;
   std::chrono::steady_clock::time_point started_;
   Jailed process_;
+  std::unique_ptr<Forensics> forensics_;  // Null without --forensic.
   common::Fd engine_;  // The worker's ring lives until this is closed, its files with it.
   Ended ended_;
 

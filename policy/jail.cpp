@@ -18,6 +18,7 @@
 #include <csignal>
 #include <string_view>
 
+#include "common/ipc/channel.h"
 #include "common/ipc/worker_messages.h"
 #include "common/startup_pages.h"
 #include "policy/capabilities.h"
@@ -197,32 +198,53 @@ Result<void> close_all_but(std::span<const int> keep) noexcept {
   return {};
 }
 
-Result<void> close_for_seal(std::span<const int> keep) noexcept {
-  if constexpr (!kSanitizerBuild) {
-    return close_all_but(keep);
-  } else {
-    constexpr std::size_t kKeptMax = 64;
-    std::array<int, kKeptMax> kept{STDERR_FILENO};
-    if (keep.size() >= kKeptMax) return fail_errno("too many descriptors to keep", EINVAL);
-    const auto end = std::copy_if(keep.begin(), keep.end(), kept.begin() + 1,
-                                  [](int number) { return number > STDERR_FILENO; });
-    return close_all_but(std::span(kept.begin(), end));
-  }
+Result<void> close_for_seal(std::span<const int> keep, bool forensic) noexcept {
+  constexpr std::size_t kKeptMax = 64;
+  std::array<int, kKeptMax> kept{};
+  if (keep.size() + 2 > kKeptMax) return fail_errno("too many descriptors to keep", EINVAL);
+  auto* end = kept.begin();
+  if constexpr (kSanitizerBuild) *end++ = STDERR_FILENO;
+  end = std::copy_if(keep.begin(), keep.end(), end,
+                     [](int number) { return !kSanitizerBuild || number > STDERR_FILENO; });
+  if (forensic) *end++ = common::ipc::kForensicFd;
+  std::sort(kept.begin(), end);
+  return close_all_but(std::span(kept.begin(), end));
 }
 
-Result<void> install_filter(const JailOrder& order) noexcept {
+// Returns what the kernel does: with a flag for it the listener.
+Result<int> install_filter(std::span<const common::ipc::FilterInstruction> filter,
+                           unsigned flags) noexcept {  // syscalls: seccomp
   static_assert(sizeof(common::ipc::FilterInstruction) == 8);
-  if (order.filter_count == 0 || order.filter_count > order.filter.size()) {
-    return fail_errno("the order has no filter", EINVAL);
-  }
   // struct sock_fprog, whose pointer is not const although the kernel only reads.
   struct {
     unsigned short count;
     const common::ipc::FilterInstruction* instructions;
-  } const program{static_cast<unsigned short>(order.filter_count), order.filter.data()};
-  if (::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0U, &program) != 0) {
-    return fail_errno("install the seccomp filter", errno);
-  }
+  } const program{static_cast<unsigned short>(filter.size()), filter.data()};
+  const long result = ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
+  if (result < 0) return fail_errno("install the seccomp filter", errno);
+  return static_cast<int>(result);
+}
+
+bool has_filters(const JailOrder& order) noexcept {
+  const std::size_t room = order.filter.size();
+  return order.filter_count != 0 && order.filter_count <= room &&
+         order.closing_count <= room - order.filter_count;
+}
+
+// --forensic: from here on, what the profile does not list waits for the broker.
+Result<void> hand_over_listener(const JailOrder& order) noexcept {
+  const std::span waiting(order.filter.data(), order.filter_count);
+  TRY_LET(const int listener, install_filter(waiting, SECCOMP_FILTER_FLAG_NEW_LISTENER));
+  const common::Fd mine(listener);
+  const common::Fd socket(common::ipc::kForensicFd);
+  const common::FdRef fds[] = {mine.ref()};
+  return common::ipc::send(socket.ref(), common::ipc::ForensicListener{}, fds);
+}
+
+Result<void> install_last_filter(const JailOrder& order) noexcept {
+  const std::span all(order.filter.data(), order.filter_count + order.closing_count);
+  const std::size_t before = order.closing_count != 0 ? order.filter_count : 0;
+  TRY(install_filter(all.subspan(before), 0));
   return {};
 }
 
@@ -298,12 +320,19 @@ void seal_mappings(StatusPage& page, std::span<const std::span<std::byte>> also)
 
 Result<void> seal(const JailOrder& order, const JailLimits& limits, std::span<const int> keep,
                   StatusPage& page) noexcept {
-  TRY(close_for_seal(keep));
+  const bool forensic = order.closing_count != 0;
+  if (!has_filters(order)) return fail_errno("the order has no filter", EINVAL);
+  TRY(close_for_seal(keep, forensic));
+  if (forensic) {
+    if (const auto handed = hand_over_listener(order); !handed) {
+      return without(page, Layer::kSeccomp, handed.error());
+    }
+  }
   const Result<void> limited = set_final_rlimits(limits, (order.namespaces & CLONE_NEWUSER) != 0);
   if (!limited) record(page, Layer::kRlimits, outcome(limited));
   TRY(demand_strict(order, page, {Layer::kSeccomp}));
 
-  if (const auto installed = install_filter(order); !installed) {
+  if (const auto installed = install_last_filter(order); !installed) {
     return without(page, Layer::kSeccomp, installed.error());
   }
   record(page, Layer::kSeccomp, outcome(State::kEnforced));

@@ -16,7 +16,8 @@ using common::Result;
 
 // Lowers soft and hard limit to `value`; a limit that is lower already stays.
 template <typename Resource>
-Result<void> lower(Resource resource, rlim_t value, const char* what) noexcept {
+Result<void> lower(Resource resource, rlim_t value,
+                   const char* what) noexcept {  // syscalls: prlimit64
   rlimit now{};
   if (::getrlimit(resource, &now) != 0) return fail_errno(what, errno);
   const rlim_t bound = std::min(value, now.rlim_max);

@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdlib>
@@ -16,6 +17,7 @@
 #include <type_traits>
 
 #include "common/fd.h"
+#include "policy/forensic.h"
 #include "policy/sanitizer.h"
 
 namespace policy {
@@ -89,7 +91,56 @@ Result<void> install(std::span<const FilterInstruction> filter, unsigned flags) 
   return fail_errno("install the broker's seccomp filter", result < 0 ? errno : EBUSY);
 }
 
+bool lists(std::span<const SyscallRule> rules, int number) {
+  return std::any_of(rules.begin(), rules.end(),
+                     [number](const SyscallRule& rule) { return rule.number == number; });
+}
+
+// Only for handing over the listener: neither the profile's nor a sanitizer's.
+std::vector<SyscallRule> hand_over_rules(const Profile& profile) {
+  std::vector<SyscallRule> rules;
+  for (const SyscallRule& rule : kHandOverSyscalls) {
+    if (lists(profile.syscalls, rule.number) || lists(kSanitizerSyscalls, rule.number)) continue;
+    rules.push_back(rule);
+  }
+  return rules;
+}
+
+Result<std::vector<FilterInstruction>> compile_waiting(const Profile& profile) {
+  const Context context(::seccomp_init(SCMP_ACT_NOTIFY));
+  if (context == nullptr) return fail_errno("seccomp: no memory", ENOMEM);
+  TRY(check(::seccomp_attr_set(context.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS),
+            "seccomp: foreign architectures"));
+  for (const SyscallRule& rule : profile.syscalls) TRY(add_rule(context.get(), rule));
+  for (const SyscallRule& rule : kSanitizerSyscalls) TRY(add_rule(context.get(), rule));
+  for (const SyscallRule& rule : hand_over_rules(profile)) TRY(add_rule(context.get(), rule));
+  return export_instructions(context.get());
+}
+
+// What it allows is the other filter's to decide.
+Result<std::vector<FilterInstruction>> compile_closing(const Profile& profile) {
+  const Context context(::seccomp_init(SCMP_ACT_ALLOW));
+  if (context == nullptr) return fail_errno("seccomp: no memory", ENOMEM);
+  TRY(check(::seccomp_attr_set(context.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ALLOW),
+            "seccomp: foreign architectures"));
+  for (const SyscallRule& rule : hand_over_rules(profile)) {
+    TRY(check(::seccomp_rule_add_exact(context.get(), SCMP_ACT_KILL_PROCESS, rule.number, 0),
+              "seccomp: add a rule"));
+  }
+  return export_instructions(context.get());
+}
+
 }  // namespace
+
+Result<ForensicFilters> compile_forensic(const Profile& profile) {
+  ForensicFilters filters;
+  TRY_LET(filters.waiting, compile_waiting(profile));
+  TRY_LET(filters.closing, compile_closing(profile));
+  if (filters.waiting.size() + filters.closing.size() > common::ipc::kFilterInstructionsMax) {
+    return fail_errno("seccomp: the filters are too long", ENOSPC);
+  }
+  return filters;
+}
 
 Result<std::vector<FilterInstruction>> compile_filter(const Profile& profile) {
   const bool refuses = profile.otherwise == Profile::Otherwise::kRefuse;

@@ -17,6 +17,14 @@ namespace policy {
 [[nodiscard]] common::Result<std::vector<common::ipc::FilterInstruction>> compile_filter(
     const Profile& profile);
 
+// The same for --forensic (policy/forensic.h): the filter that waits for the broker, and the one
+// that closes it, which together are not longer than that.
+struct ForensicFilters {
+  std::vector<common::ipc::FilterInstruction> waiting;
+  std::vector<common::ipc::FilterInstruction> closing;
+};
+[[nodiscard]] common::Result<ForensicFilters> compile_forensic(const Profile& profile);
+
 // One that allows everything but `not_there`, which fails with ENOSYS.
 [[nodiscard]] common::Result<std::vector<common::ipc::FilterInstruction>> compile_absence(
     const Profile& profile);

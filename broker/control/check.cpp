@@ -47,7 +47,7 @@ class Trial {
   Trial(Log log, Programs programs, PostureDemand demand)
       : log_(std::move(log)),
         host_(look_at_host()),
-        jailer_(std::move(programs), host_, demand == PostureDemand::kStrict),
+        jailer_(std::move(programs), host_, demand == PostureDemand::kStrict, false),
         maker_(log_, demand) {}
   Log log_;
   Host host_;

@@ -20,6 +20,19 @@ struct FilterInstruction {
 };
 inline constexpr std::size_t kFilterInstructionsMax = 240;
 
+// Where a process hands over its listener, with --forensic (policy/forensic.h).
+inline constexpr int kForensicFd = 15;
+
+// jailed process to broker, over kForensicFd, once: the descriptor that tells of system calls.
+struct ForensicListener {
+  static constexpr std::uint32_t kKind = 0x002;
+  static constexpr std::size_t kFdsMin = 1;
+  static constexpr std::size_t kFdsMax = 1;
+  std::uint32_t kind = kKind;
+  std::uint32_t unused = 0;
+};
+static_assert(Message<ForensicListener>);
+
 struct JailOrder {
   static constexpr std::uint32_t kKind = 0x001;
   static constexpr std::size_t kFdsMin = 0;
@@ -36,6 +49,9 @@ struct JailOrder {
   std::uint32_t filter_count;
   std::uint32_t same_uid =
       0;  // 1: our uid outside is the broker's own, who could not give another.
+  // With --forensic, how many instructions of a second filter follow the first; else 0.
+  std::uint32_t closing_count = 0;
+  std::uint32_t unused = 0;
   std::array<FilterInstruction, kFilterInstructionsMax> filter;
 };
 static_assert(Message<JailOrder>);

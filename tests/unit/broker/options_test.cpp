@@ -87,13 +87,14 @@ TEST(Options, TakesEveryOption) {
 }
 
 TEST(Options, TakesTheBrokersOptions) {
-  const Parsed parsed =
-      parse_blk({"--require-posture=strict", "--log-level=debug", "--stats-interval=10"});
+  const Parsed parsed = parse_blk(
+      {"--require-posture=strict", "--log-level=debug", "--stats-interval=10", "--forensic=on"});
   ASSERT_TRUE(parsed) << parsed.error().text;
   const BrokerConfig& config = std::get<RunServe>(*parsed).config;
   EXPECT_EQ(config.posture, PostureDemand::kStrict);
   EXPECT_EQ(config.log_level, "debug");
   EXPECT_EQ(config.stats_interval_s, 10u);
+  EXPECT_TRUE(config.forensic);
 }
 
 TEST(Options, TakesValuesAsTheNextWord) {

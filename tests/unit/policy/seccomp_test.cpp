@@ -297,5 +297,15 @@ TEST(SyscallName, KnowsThisArchitecture) {
   EXPECT_EQ(syscall_name(-1), "#-1");
 }
 
+// --forensic: as two filters every profile still fits into a message.
+TEST(Forensic, EveryProfileFitsWithTheFilterThatClosesIt) {
+  for (const Profile* profile : kAllProfiles) {
+    const auto filters = compile_forensic(*profile);
+    ASSERT_TRUE(filters.has_value()) << profile->name;
+    EXPECT_GT(filters->waiting.size(), filters->closing.size()) << profile->name;
+    EXPECT_GT(filters->closing.size(), 0U) << profile->name;
+  }
+}
+
 }  // namespace
 }  // namespace policy
