@@ -235,6 +235,11 @@ DeviceModel make_blk_model(Disk disk, const DeviceConfig& config,
     return blk_recipe(*shared, config, engine, tsc_per_us());
   };
   model.look_for_change = [shared, config] { return look_at_size(*shared, config); };
+  model.files = [shared] {
+    std::vector<common::FdRef> files = {shared->file.ref()};
+    if (shared->buffered.valid()) files.push_back(shared->buffered.ref());
+    return files;
+  };
   model.release = [shared] {
     unlock(shared->file.ref());
     unlock(shared->buffered.ref());

@@ -104,6 +104,11 @@ struct BrokerConfig {
   std::string control_read_group;   // May look.
   // Where devices that are added while it runs are kept for its next start; empty: nowhere.
   std::string state_dir;
+  bool orphans_end = false;  // Sessions and workers end with the broker (keep.h).
+  // Those that wait for the broker's look (forensic) cannot do without one either.
+  [[nodiscard]] bool keeps_orphans() const noexcept { return !orphans_end && !forensic; }
+  std::string takeover_socket;  // Empty: beside the first device's socket.
+  bool take_over = false;       // From a broker that runs.
 };
 
 }  // namespace broker

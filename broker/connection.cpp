@@ -54,22 +54,22 @@ bool is_passing(int os_errno) {
   return os_errno == ENOMEM || os_errno == EAGAIN || os_errno == EMFILE || os_errno == ENFILE;
 }
 
-bool same_exit(const Death& death, ipc::SessionExit code) {
-  return death.exited_with(static_cast<int>(code));
-}
-
 }  // namespace
 
 common::Result<std::unique_ptr<Connection>> Connection::start(Services& services,
                                                               const DeviceFacts& facts,
                                                               DeviceLog& log, Visitor visitor,
                                                               Ended ended) {
-  TRY_LET(Jailed session, services.jailer.start_session(facts.name, facts.uid, visitor.socket.ref(),
-                                                        facts.model.session_start));
+  TRY_LET(Jailed session,
+          services.jailer.start_session(facts.name, facts.uid, visitor.socket.ref(),
+                                        facts.model.session_start, facts.outlives()));
   log.record(audit::session_started(session));
-  std::unique_ptr<Connection> connection(new Connection(services, facts, log, std::move(visitor),
-                                                        std::move(session), std::move(ended)));
-  if (const auto watched = connection->watch(); !watched) {
+  std::unique_ptr<Connection> connection(
+      new Connection(services, facts, log, std::move(visitor), std::move(session),
+                     facts.model.session_start, std::move(ended)));
+  auto watched = connection->watch(false);
+  if (watched) watched = connection->keep();
+  if (!watched) {
     // Nobody would notice its end: it must not live.
     kill_child(connection->session_.child.pidfd.ref());
     return common::fail(watched.error());
@@ -78,7 +78,7 @@ common::Result<std::unique_ptr<Connection>> Connection::start(Services& services
 }
 
 Connection::Connection(Services& services, const DeviceFacts& facts, DeviceLog& log,
-                       Visitor visitor, Jailed session, Ended ended)
+                       Visitor visitor, Jailed session, const ipc::SessionStart& start, Ended ended)
     : services_(services),
       facts_(facts),
       log_(log),
@@ -86,19 +86,30 @@ Connection::Connection(Services& services, const DeviceFacts& facts, DeviceLog& 
       vmm_(std::move(visitor.socket)),
       session_(std::move(session)),
       ended_(std::move(ended)),
-      peer_(*this, facts.model.session_start),
+      peer_(*this, start),
+      start_(start),
       events_(kEventsPerSecond, kEventsMax),
       effort_(kEffortPerSecond, kEffortBurst) {}
 
-common::Result<void> Connection::watch() {
+common::Result<void> Connection::watch(bool adopted) {
   if (session_.forensic.valid()) {
     TRY_LET(forensics_, Forensics::watch(services_.loop, std::move(session_.forensic),
                                          session_.child.pidfd.ref()));
   }
   TRY_LET(packet_watch_, services_.loop.watch(session_.socket.ref(), EPOLLIN,
                                               [this](std::uint32_t) { on_packets(); }));
-  TRY_LET(exit_watch_, services_.loop.watch(session_.child.pidfd.ref(), EPOLLIN,
-                                            [this](std::uint32_t) { on_session_exit(); }));
+  return exit_watch_.start(services_.loop, session_.child, adopted,
+                           [this](const Death& death) { on_session_exit(death); });
+}
+
+common::Result<void> Connection::keep() {
+  KeptRecord record = make_record(KeptType::kConnection, facts_.name);
+  record.numbers[0] = static_cast<std::uint64_t>(session_.child.pid);
+  record.start = start_;
+  set_text(record, visitor_name_);
+  const std::array<common::FdRef, 4> fds = {session_.child.pidfd.ref(), session_.socket.ref(),
+                                            session_.page_file.ref(), vmm_.ref()};
+  TRY_LET(kept_, keep_thing(facts_.keep, 0, record, fds));
   return {};
 }
 
@@ -106,6 +117,7 @@ common::Result<void> Connection::watch() {
 
 void Connection::drain(milliseconds patience) {
   draining_ = true;
+  watch_adopted_workers();
   packet_watch_.reset();
   session_is_over(patience);
   release_session_if_drained();
@@ -116,6 +128,7 @@ void Connection::drain(milliseconds patience) {
 void Connection::release_session_if_drained() {
   if (!draining_ || !workers_.empty()) return;
   // The session takes the end of its socket for the end of the broker, and exits.
+  kept_.reset();
   session_.socket.reset();
 }
 
@@ -125,13 +138,18 @@ void Connection::kill(const std::string& reason) {
   held_ends_.clear();
   packet_watch_.reset();
   pause_timer_.reset();
+  watch_adopted_workers();
   if (!session_reaped_) kill_child(session_.child.pidfd.ref());
   for (const auto& [queue, worker] : workers_) worker->kill(reason);
 }
 
 void Connection::list_processes(std::vector<Process>& list) const {
-  if (!session_reaped_) list.push_back({session_.child.pid, reported_layers(session_.page())});
-  for (const auto& [queue, worker] : workers_) list.push_back({worker->pid(), worker->layers()});
+  if (!session_reaped_) {
+    list.push_back({session_.child.pid, reported_layers(session_.page()), adopted_});
+  }
+  for (const auto& [queue, worker] : workers_) {
+    list.push_back({worker->pid(), worker->layers(), worker->adopted()});
+  }
 }
 
 CounterTotals Connection::counters() const {
@@ -169,10 +187,16 @@ void Connection::on_packets() {
       return session_is_over(kDrainPatience);
     }
     record_session_jailed();  // Before it reads a byte of the VMM's, of which all packets come.
+    if (resuming_) {
+      on_packet_before_resumed(packet);
+      if (!resuming_) return;  // go_on() reads on.
+      if (!within_rate(packet)) return pause_reading(kReadingPause);
+      continue;
+    }
     const Verdict verdict = peer_.on_packet(packet);
     services_.closer.close(packet.fds);  // What no request has taken.
     if (verdict == Verdict::kHangUp) return hang_up(peer_.complaint());
-    if (!within_rate(packet)) return pause_reading();
+    if (!within_rate(packet)) return pause_reading(kReadingPause);
   }
 }
 
@@ -195,9 +219,9 @@ bool Connection::within_rate(const ipc::Packet& packet) {
   return within;
 }
 
-void Connection::pause_reading() {
+void Connection::pause_reading(milliseconds pause) {
   packet_watch_.reset();
-  pause_timer_ = services_.loop.after(kReadingPause, [this] {
+  pause_timer_ = services_.loop.after(pause, [this] {
     auto watch = services_.loop.watch(session_.socket.ref(), EPOLLIN,
                                       [this](std::uint32_t) { on_packets(); });
     if (!watch) return hang_up("its socket cannot be watched any more");
@@ -213,6 +237,8 @@ common::Result<std::unique_ptr<Worker>> Connection::start_worker(std::uint32_t q
   const WorkerOrder order{.device = facts_.name,
                           .queue = queue,
                           .uid = facts_.uid,
+                          .keep = facts_.keep,
+                          .group = kept_.id(),
                           .kind = facts_.model.kind,
                           .engine = recipe.engine,
                           .recipe = std::move(recipe)};
@@ -253,6 +279,10 @@ void Connection::queue_serving(std::uint32_t queue) {
   const auto found = workers_.find(queue);
   if (found == workers_.end()) return;
   found->second->serving();
+  if (!to_replace_.empty() && to_replace_.back() == queue) {
+    to_replace_.pop_back();
+    replace_next();
+  }
   const auto died = died_at_.find(queue);
   if (died == died_at_.end()) return;
   const auto pause = std::chrono::steady_clock::now() - died->second;
@@ -340,17 +370,16 @@ void Connection::session_event(const ipc::SessionEvent& event) {
 
 // --- how it ends ---------------------------------------------------------------------------------
 
-void Connection::on_session_exit() {
-  auto death = reap(session_.child.pidfd.ref());
-  if (!death) return;
-  if (forensics_ != nullptr) death->caught = forensics_->caught();
+void Connection::on_session_exit(const Death& told) {
+  Death death = told;
+  if (forensics_ != nullptr) death.caught = forensics_->caught();
   forensics_.reset();
   read_last_words();
-  record_session_end(*death);
-  log_session_end(*death);
+  record_session_end(death);
+  log_session_end(death);
   session_reaped_ = true;
-  exit_watch_.reset();
   packet_watch_.reset();
+  watch_adopted_workers();
   session_is_over(kDrainPatience);
   session_.socket.reset();
   finish_if_empty();
@@ -364,7 +393,9 @@ void Connection::on_worker_ended(std::uint32_t queue, const WorkerEnd& end) {
   services_.loop.post([dead = std::shared_ptr<Worker>(std::move(found->second))] {});
   workers_.erase(found);
   facts_.model.hooks->queue_ended(queue);
-  if (!ending_) answer_death(queue, end);
+  const bool stranger = strangers_.erase(queue) != 0;
+  if (!ending_ && !stranger) answer_death(queue, end);
+  if (!ending_ && stranger && strangers_.empty()) go_on();
   release_session_if_drained();
   finish_if_empty();
 }
@@ -400,6 +431,7 @@ void Connection::hang_up(const std::string& complaint) {
 void Connection::finish_if_empty() {
   if (!session_reaped_ || !workers_.empty() || std::exchange(finished_, true)) return;
   patience_timer_.reset();
+  kept_.reset();
   services_.closer.close(std::move(vmm_));
   if (const auto dropped = events_.take_dropped(); dropped != 0) {
     log_.warn(std::to_string(dropped) + " events of the session were not logged: too many");
@@ -407,44 +439,12 @@ void Connection::finish_if_empty() {
   ended_();
 }
 
-void Connection::log_session_end(const Death& death) {
-  const std::string who = visitor_name_;
-  if (!killed_because_.empty() && !death.exited()) return;  // Said when it was done.
-  if (same_exit(death, ipc::SessionExit::kPeerClosed)) {
-    return log_.info("connection of " + who + " closed by the VMM");
-  }
-  if (same_exit(death, ipc::SessionExit::kViolation)) {
-    return log_.warn("connection of " + who + " ended: it broke the protocol");
-  }
-  if (same_exit(death, ipc::SessionExit::kBrokerGone)) {
-    return log_.info("connection of " + who + " ended by the broker");
-  }
-  common::Layer missing{};
-  if (same_exit(death, ipc::SessionExit::kPosture) &&
-      policy::below_strict(reported_layers(session_.page()), missing)) {
-    return log_.error("connection of " + who + " ended: layer '" +
-                      std::string(common::layer_name(missing)) +
-                      "' of its session's jail is missing");
-  }
-  if (same_exit(death, ipc::SessionExit::kHostFault)) {
-    return log_.error("connection of " + who + " ended: its session could not be set up");
-  }
-  explain_death(death, session_.child.pid, services_.audit,
-                [&log = log_, who, violation = death.by_seccomp(),
-                 process = session_process()](const std::string& words) {
-                  log.error("session of " + who + " " + words);
-                  if (!violation) return;
-                  log.record(audit::process_refused(audit::Kind::kPolicyViolation, process, words));
-                });
-}
-
 // --- answers -------------------------------------------------------------------------------------
 
 // Never waits: a session that does not read what it asked for is no session of ours.
-template <ipc::Message T>
-void Connection::answer(const T& message, std::span<const common::FdRef> fds) {
+void Connection::send(std::span<const std::byte> message, std::span<const common::FdRef> fds) {
   if (ending_) return;
-  const auto sent = ipc::send(session_.socket.ref(), message, fds, false);
+  const auto sent = ipc::send_bytes(session_.socket.ref(), message, fds, false);
   if (sent) return;
   // Gone is not a fault: its exit is on its way.
   if (sent.error().os_errno == EPIPE || sent.error().os_errno == ECONNRESET) return;

@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,8 +23,10 @@
 #include "broker/device_log.h"
 #include "broker/device_model.h"
 #include "broker/event_loop.h"
+#include "broker/exit_watch.h"
 #include "broker/forensics.h"
 #include "broker/jailer.h"
+#include "broker/keep.h"
 #include "broker/restart_policy.h"
 #include "broker/services.h"
 #include "broker/session_peer.h"
@@ -51,6 +54,10 @@ struct DeviceFacts {
   common::EngineKind engine = common::EngineKind::kFallback;
   bool may_fall_back = false;  // Where no ring can be had for a worker: --engine=auto.
   bool restart_after_violation = false;
+  Keep* keep = nullptr;  // Null where its processes end with the broker.
+  [[nodiscard]] Outlives outlives() const noexcept {
+    return keep == nullptr ? Outlives::kNobody : Outlives::kBroker;
+  }
 };
 
 // How long workers may take to finish what they have taken once their VMM is gone.
@@ -64,6 +71,10 @@ class Connection final : private SessionRequests {
   // `facts` and `log` outlive the connection.
   [[nodiscard]] static common::Result<std::unique_ptr<Connection>> start(
       Services& services, const DeviceFacts& facts, DeviceLog& log, Visitor visitor, Ended ended);
+  // One that an earlier broker has left (keep.h): its session, and `workers` of its group.
+  [[nodiscard]] static common::Result<std::unique_ptr<Connection>> adopt(
+      Services& services, const DeviceFacts& facts, DeviceLog& log, KeptThing session,
+      std::vector<KeptThing> workers, Ended ended);
   ~Connection() override = default;
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -79,6 +90,7 @@ class Connection final : private SessionRequests {
   struct Process {
     pid_t pid;
     common::LayerResults layers;
+    bool adopted = false;  // An earlier broker has started it.
   };
   void list_processes(std::vector<Process>& list) const;
   // Of all workers there were.
@@ -92,11 +104,23 @@ class Connection final : private SessionRequests {
   // For the VMM: the device's configuration space has become this.
   void config_changed(std::span<const std::byte> config);
   [[nodiscard]] std::size_t worker_count() const noexcept { return workers_.size(); }
+  // Has the session replace every worker, one after the other; what runs is this version's then.
+  void replace_workers();
 
  private:
   Connection(Services& services, const DeviceFacts& facts, DeviceLog& log, Visitor visitor,
-             Jailed session, Ended ended);
-  [[nodiscard]] common::Result<void> watch();
+             Jailed session, const common::ipc::SessionStart& start, Ended ended);
+  [[nodiscard]] common::Result<void> watch(bool adopted);
+  [[nodiscard]] common::Result<void> keep();
+
+  // After adopt().
+  [[nodiscard]] common::Result<void> resume(std::vector<KeptThing> workers);
+  void on_packet_before_resumed(common::ipc::Packet& packet);
+  void begin_again(const common::ipc::Resumed& resumed);
+  void go_on();
+  void go_on_with(std::uint32_t queue, common::ipc::QueuePhase phase);
+  void watch_adopted_workers();
+  void replace_next();
 
   void open_queue(std::uint32_t queue) override;
   [[nodiscard]] common::Result<std::unique_ptr<Worker>> start_worker(std::uint32_t queue,
@@ -113,8 +137,8 @@ class Connection final : private SessionRequests {
   void on_packets();
   void read_last_words();
   [[nodiscard]] bool within_rate(const common::ipc::Packet& packet);
-  void pause_reading();
-  void on_session_exit();
+  void pause_reading(std::chrono::milliseconds pause);
+  void on_session_exit(const Death& death);
   void on_worker_ended(std::uint32_t queue, const WorkerEnd& end);
   void session_is_over(std::chrono::milliseconds patience);
   void hang_up(const std::string& complaint);
@@ -128,7 +152,10 @@ class Connection final : private SessionRequests {
   }
 
   template <common::ipc::Message T>
-  void answer(const T& message, std::span<const common::FdRef> fds = {});
+  void answer(const T& message, std::span<const common::FdRef> fds = {}) {
+    send(std::as_bytes(std::span(&message, 1)), fds);
+  }
+  void send(std::span<const std::byte> message, std::span<const common::FdRef> fds);
   void answer_ended(std::uint32_t queue, const WorkerEnd& end);
   // The queue's worker has died: says so to the session when another one may be started.
   void answer_death(std::uint32_t queue, WorkerEnd end, std::chrono::milliseconds least_delay = {});
@@ -142,6 +169,7 @@ class Connection final : private SessionRequests {
   common::Fd vmm_;
   Jailed session_;
   std::unique_ptr<Forensics> forensics_;  // Null without --forensic.
+  Kept kept_;
   Ended ended_;
   SessionPeer peer_;
   std::map<std::uint32_t, std::unique_ptr<Worker>> workers_;
@@ -156,6 +184,13 @@ class Connection final : private SessionRequests {
   CounterTotals ended_counters_{};
   std::uint32_t ended_disk_os_errno_ = 0;
 
+  const common::ipc::SessionStart start_;  // What the session was told.
+  bool adopted_ = false;
+  bool resuming_ = false;              // An adopted session has not said yet where it is.
+  common::ipc::Resumed resumed_{};     // What it said.
+  std::set<std::uint32_t> strangers_;  // Queues of workers that it does not know: they end first.
+  std::vector<std::uint32_t> to_replace_;
+
   bool draining_ = false;  // By the operator: the VMM is told last.
   bool ending_ = false;    // No packet of the session's is acted on any more.
   bool session_reaped_ = false;
@@ -168,7 +203,7 @@ class Connection final : private SessionRequests {
   EventLoop::Registration pause_timer_;
   EventLoop::Registration patience_timer_;
   EventLoop::Registration packet_watch_;
-  EventLoop::Registration exit_watch_;
+  ExitWatch exit_watch_;
 };
 
 }  // namespace broker

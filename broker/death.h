@@ -9,6 +9,7 @@
 
 #include "broker/audit_reader.h"
 #include "common/fd.h"
+#include "policy/spawn.h"
 
 namespace broker {
 
@@ -16,6 +17,7 @@ namespace broker {
 struct Death {
   int si_code = 0;
   int status = 0;
+  bool known = true;  // False: it has ended, and how cannot be found out any more.
   std::optional<SeccompKill> caught{};  // --forensic: we have killed it for this.
 
   [[nodiscard]] bool exited_with(int code) const noexcept;
@@ -25,6 +27,11 @@ struct Death {
 
 // Nothing while the child still runs.
 [[nodiscard]] std::optional<Death> reap(common::FdRef pidfd) noexcept;
+
+// Of a process that is not our child, whose pidfd says that it has ended: while its parent has not
+// reaped it from /proc, if we may know, and then from the pidfd (Linux 6.15; `known` false where
+// that does not tell). Nothing where /proc does not tell and that may be different soon.
+[[nodiscard]] std::optional<Death> death_of_adopted(const policy::Child& child) noexcept;
 
 // SIGKILL; does nothing where it is dead already.
 void kill_child(common::FdRef pidfd) noexcept;

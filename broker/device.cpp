@@ -22,7 +22,7 @@ constexpr std::chrono::milliseconds kTooOften{250};
 
 }  // namespace
 
-common::Result<void> Device::open(std::function<void()> finished) {
+common::Result<void> Device::open(std::function<void()> finished, std::vector<KeptThing> left) {
   finished_handler_ = std::move(finished);
   TRY(facts_.model.hooks->opens(
       {.loop = services_.loop,
@@ -33,7 +33,30 @@ common::Result<void> Device::open(std::function<void()> finished) {
            }}));
   log_.record(audit::device_added(doorway_->describe()));
   log_.record(audit::backing_opened(facts_.model));
-  return doorway_->open(services_, log_, [this](Visitor visitor) { arrive(std::move(visitor)); });
+  if (!left.empty()) TRY(adopt(std::move(left)));
+  return doorway_->open(
+      services_, log_, [this](Visitor visitor) { arrive(std::move(visitor)); },
+      connection_ != nullptr);
+}
+
+// A worker without its session cannot be: the keeper holds it as long as any of its group.
+common::Result<void> Device::adopt(std::vector<KeptThing> left) {
+  const auto session = std::find_if(left.begin(), left.end(), [](const KeptThing& thing) {
+    return thing.type() == KeptType::kConnection;
+  });
+  if (session == left.end()) return {};
+  std::vector<KeptThing> workers;
+  std::vector<std::uint32_t> queues;
+  for (KeptThing& thing : left) {
+    if (thing.type() != KeptType::kWorker || thing.group != session->group) continue;
+    queues.push_back(static_cast<std::uint32_t>(thing.record.numbers[1]));
+    workers.push_back(std::move(thing));
+  }
+  peer_ = peer_of(session->fds[3].ref()).value_or(Peer{});
+  facts_.model.hooks->vmm_back(queues);
+  TRY_LET(connection_, Connection::adopt(services_, facts_, log_, std::move(*session),
+                                         std::move(workers), [this] { on_connection_ended(); }));
+  return {};
 }
 
 void Device::arrive(Visitor visitor) {
@@ -132,6 +155,9 @@ void Device::finish() {
   log_.trail().record_dropped();
   log_.record(audit::Event(audit::Kind::kDeviceRemoved));
   facts_.model.release();
+  backing_.reset();
+  // Whoever wants it next gets it: a block device is only free when the keeper has closed it, too.
+  if (facts_.keep != nullptr) facts_.keep->settle();
   finished_handler_();
 }
 

@@ -21,13 +21,15 @@ namespace broker {
 
 class Device {
  public:
-  Device(Services& services, DeviceFacts facts, std::unique_ptr<Doorway> doorway)
+  // `backing`: what it has open is kept for the next broker as long as it exists.
+  Device(Services& services, DeviceFacts facts, std::unique_ptr<Doorway> doorway, Kept backing)
       : services_(services),
         facts_(std::move(facts)),
         log_(services.log, facts_.name,
              {services.trail, facts_.subject,
               facts_.model.kind == common::DeviceKind::kNet ? facts_.model.backing.mac
                                                             : facts_.model.backing.path}),
+        backing_(std::move(backing)),
         doorway_(std::move(doorway)) {}
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
@@ -36,7 +38,13 @@ class Device {
 
   // Serves from now on. `finished` is called once: after stop(), or when the one connection that
   // was handed to us is over.
-  [[nodiscard]] common::Result<void> open(std::function<void()> finished);
+  // `left`: what an earlier broker has left of this device's connection, which goes on.
+  [[nodiscard]] common::Result<void> open(std::function<void()> finished,
+                                          std::vector<KeptThing> left = {});
+  // Each of its workers, one after the other, by one of this version.
+  void replace_workers() {
+    if (connection_) connection_->replace_workers();
+  }
 
   // Lets nobody in any more, and ends what is served: gently, and then not.
   void stop(std::chrono::milliseconds patience);
@@ -75,6 +83,7 @@ class Device {
 
  private:
   void let_nobody_in();
+  [[nodiscard]] common::Result<void> adopt(std::vector<KeptThing> left);
   void arrive(Visitor visitor);
   void serve(Visitor visitor);
   void held_long_enough();
@@ -94,6 +103,7 @@ class Device {
   std::uint32_t past_disk_os_errno_ = 0;
   bool stopping_ = false;
   bool finished_ = false;
+  Kept backing_;
   std::unique_ptr<Doorway> doorway_;
   std::unique_ptr<Connection> connection_;
   Peer peer_;                    // Of connection_.

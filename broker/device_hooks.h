@@ -9,6 +9,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "broker/event_loop.h"
 #include "broker/log.h"
@@ -40,6 +41,8 @@ class DeviceHooks {
   }
   // A VMM comes: `start` is what its session will be told.
   virtual void vmm_came(common::ipc::SessionStart& start) { (void)start; }
+  // An earlier broker has let a VMM in, and workers of these queues run on: nothing changes.
+  virtual void vmm_back(const std::vector<std::uint32_t>& queues) { (void)queues; }
   // What the driver acknowledged, before the queues that start after it.
   virtual void driver_features(std::uint64_t features) { (void)features; }
   virtual void host_mtu(std::uint32_t mtu) { (void)mtu; }

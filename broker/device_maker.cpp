@@ -37,7 +37,9 @@ Answer<DeviceModel> DeviceMaker::make_model(const DeviceConfig& config) {
     TRY_LET(Tap tap, open_tap(config));
     return make_net_model(std::move(tap), config, std::move(tsc_per_us));
   }
-  TRY_LET(Disk disk, open_disk(config));
+  TRY_LET(Disk disk,
+          open_disk(config, inheritance_ == nullptr ? std::vector<common::Fd>()
+                                                    : inheritance_->files_of(config.name)));
   if (disk.unserved_bytes != 0) {
     log_.warn(config.name, "the last " + std::to_string(disk.unserved_bytes) + " bytes of " +
                                in_quotes(disk.path) + " are not served: they fill no block");
@@ -52,6 +54,9 @@ Answer<DeviceModel> DeviceMaker::make_model(const DeviceConfig& config) {
 }
 
 Answer<std::uint32_t> DeviceMaker::pick_uid(const DeviceConfig& config, const DeviceModel& model) {
+  const auto before = inheritance_ == nullptr ? std::nullopt : inheritance_->uid_of(config.name);
+  // Its workers go on as that. It is held since inherit().
+  if (before && config.uid.value_or(*before) == *before) return *before;
   if (!config.uid) return uids_.pick(model.backing_device, model.backing_inode);
   if (uids_.take(*config.uid)) return *config.uid;
   return common::fail("another device has uid " + std::to_string(*config.uid) +
@@ -103,7 +108,9 @@ void DeviceMaker::record_refusal(audit::Kind kind, const DeviceConfig& config,
 }
 
 Answer<void> DeviceMaker::open_doorway(DevicePlan& plan) {
-  TRY_LET(plan.doorway, Doorway::make(*plan.config));
+  TRY_LET(plan.doorway, Doorway::make(*plan.config, inheritance_ == nullptr
+                                                        ? std::nullopt
+                                                        : inheritance_->listener_of(*plan.config)));
   return {};
 }
 
@@ -112,6 +119,27 @@ void DeviceMaker::log_start(const DevicePlan& plan) {
   if (!plan.engine.why.empty()) engine += " (" + plan.engine.why + ")";
   log_.info(plan.facts.name, "serving " + plan.facts.model.summary + ", engine " + engine + ", " +
                                  plan.doorway->describe() + "; " + posture_summary(plan.posture));
+}
+
+void DeviceMaker::inherit(Inheritance& inheritance) {
+  inheritance_ = &inheritance;
+  for (const std::uint32_t uid : inheritance.uids()) (void)uids_.take(uid);
+}
+
+Answer<void> DeviceMaker::keep(DevicePlan& plan, Keep* keep) {
+  // A card's tap and what its guest asked for are not handed on: it ends with its broker.
+  plan.facts.keep = plan.facts.model.kind == common::DeviceKind::kBlk ? keep : nullptr;
+  if (plan.facts.keep == nullptr || inheritance_ == nullptr) return {};
+  TRY_LET(plan.backing, inheritance_->keep_backing(*keep, plan.facts.name, plan.facts.uid,
+                                                   plan.facts.model.files()));
+  TRY_LET(Kept listener, inheritance_->keep_listener(*keep, KeptType::kListener, plan.facts.name,
+                                                     plan.doorway->listener()));
+  plan.doorway->keep(std::move(listener));
+  return {};
+}
+
+std::vector<KeptThing> DeviceMaker::left_of(const std::string& name) {
+  return inheritance_ == nullptr ? std::vector<KeptThing>() : inheritance_->connection_of(name);
 }
 
 Answer<DevicePlan> DeviceMaker::make(DeviceConfig config, const Host& host, Jailer& jailer) {

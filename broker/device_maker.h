@@ -13,6 +13,7 @@
 #include "broker/connection.h"
 #include "broker/doorway.h"
 #include "broker/host.h"
+#include "broker/inheritance.h"
 #include "broker/jailer.h"
 #include "broker/log.h"
 #include "broker/uid_range.h"
@@ -28,6 +29,7 @@ struct DevicePlan {
   EngineDecision engine;
   common::LayerResults posture{};
   std::unique_ptr<Doorway> doorway;
+  Kept backing;  // From keep() on.
 };
 
 class DeviceMaker {
@@ -36,6 +38,8 @@ class DeviceMaker {
 
   // Refusals are recorded there; it outlives this.
   void record_to(audit::Trail& trail) noexcept { trail_ = &trail; }
+  // Devices go on with what an earlier broker has left of them; it outlives this.
+  void inherit(Inheritance& inheritance);
   [[nodiscard]] bool strict() const noexcept { return demand_ == PostureDemand::kStrict; }
 
   // In this order.
@@ -44,6 +48,10 @@ class DeviceMaker {
   [[nodiscard]] Answer<void> check_posture(DevicePlan& plan, Jailer& jailer);
   [[nodiscard]] Answer<void> open_doorway(DevicePlan& plan);
   void log_start(const DevicePlan& plan);
+  // What the device has open, for the next broker; nothing where `keep` is null.
+  [[nodiscard]] Answer<void> keep(DevicePlan& plan, Keep* keep);
+  // Of a device's connection, once, after Inheritance::take_over().
+  [[nodiscard]] std::vector<KeptThing> left_of(const std::string& name);
 
   // All of them, in a broker that serves.
   [[nodiscard]] Answer<DevicePlan> make(DeviceConfig config, const Host& host, Jailer& jailer);
@@ -63,6 +71,7 @@ class DeviceMaker {
 
   Log& log_;
   audit::Trail* trail_ = nullptr;
+  Inheritance* inheritance_ = nullptr;
   PostureDemand demand_;
   TscClock clock_;
   UidRange uids_;

@@ -68,6 +68,8 @@ struct DeviceModel {
     std::optional<common::ipc::SessionStart> start;
   };
   std::function<Change()> look_for_change = [] { return Change{}; };
+  // What is open of it, for the next broker (keep.h): a disk's, or a tap's queues.
+  std::function<std::vector<common::FdRef>()> files = [] { return std::vector<common::FdRef>(); };
   // No worker is left: lets somebody else have what is served. Nothing else may be called after it.
   std::function<void()> release;
 };

@@ -49,8 +49,13 @@ std::string describe_peer(const Peer& peer) {
          std::to_string(peer.uid) + (peer.label.empty() ? "" : " (" + clean_text(peer.label) + ")");
 }
 
-Answer<std::unique_ptr<Doorway>> Doorway::make(const DeviceConfig& config) {
+Answer<std::unique_ptr<Doorway>> Doorway::make(const DeviceConfig& config,
+                                               std::optional<Listener> kept) {
   std::unique_ptr<Doorway> door(new Doorway(config));
+  if (kept) {
+    door->listener_ = *std::move(kept);
+    return door;
+  }
   if (config.fd >= 0) {
     TRY_LET(AdoptedFd adopted, adopt_fd(config.fd));
     if (adopted.listening) {
@@ -69,7 +74,8 @@ Answer<std::unique_ptr<Doorway>> Doorway::make(const DeviceConfig& config) {
 
 Doorway::~Doorway() { close(); }
 
-common::Result<void> Doorway::open(Services& services, DeviceLog& log, Arrived arrived) {
+common::Result<void> Doorway::open(Services& services, DeviceLog& log, Arrived arrived,
+                                   bool serving) {
   services_ = &services;
   log_ = &log;
   arrived_ = std::move(arrived);
@@ -77,7 +83,7 @@ common::Result<void> Doorway::open(Services& services, DeviceLog& log, Arrived a
     case Kind::kListening:
       return watch_listener();
     case Kind::kClient:
-      connect_later();
+      if (!serving) connect_later();
       return {};
     case Kind::kConnected:
       // Not from within the caller's own call.
@@ -101,6 +107,7 @@ void Doorway::close() noexcept {
   watch_.reset();
   timer_.reset();
   if (listener_.fd.valid()) {
+    kept_.reset();
     listener_.fd.reset();
     remove_socket(listener_);
   }

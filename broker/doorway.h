@@ -6,6 +6,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "broker/budget.h"
@@ -13,6 +14,7 @@
 #include "broker/connection.h"
 #include "broker/device_log.h"
 #include "broker/event_loop.h"
+#include "broker/keep.h"
 #include "broker/services.h"
 #include "broker/socket.h"
 
@@ -23,14 +25,17 @@ class Doorway {
   using Arrived = std::function<void(Visitor)>;
 
   // From here on VMMs can connect (they wait until open()). `config` outlives the doorway.
-  [[nodiscard]] static Answer<std::unique_ptr<Doorway>> make(const DeviceConfig& config);
+  // `kept`: the socket that an earlier broker listened on.
+  [[nodiscard]] static Answer<std::unique_ptr<Doorway>> make(const DeviceConfig& config,
+                                                             std::optional<Listener> kept = {});
   ~Doorway();
   Doorway(const Doorway&) = delete;
   Doorway& operator=(const Doorway&) = delete;
 
   // Lets them in: `arrived` is called for one VMM, and then for nobody until next(). `log` is the
-  // device's.
-  [[nodiscard]] common::Result<void> open(Services& services, DeviceLog& log, Arrived arrived);
+  // device's. `serving`: as for next().
+  [[nodiscard]] common::Result<void> open(Services& services, DeviceLog& log, Arrived arrived,
+                                          bool serving = false);
   // `serving` true: the device has a VMM, so that only a listening socket can bring another.
   void next(bool serving);
   // For good; removes the socket file if it is ours.
@@ -41,6 +46,10 @@ class Doorway {
   }
 
   [[nodiscard]] std::string describe() const;
+  // What is listened on; not valid otherwise.
+  [[nodiscard]] const Listener& listener() const noexcept { return listener_; }
+  // Kept for the next broker until close().
+  void keep(Kept kept) { kept_ = std::move(kept); }
 
  private:
   enum class Kind : std::uint8_t { kListening, kConnected, kClient };
@@ -61,6 +70,7 @@ class Doorway {
   Kind kind_ = Kind::kListening;
   Listener listener_;
   common::Fd handed_;
+  Kept kept_;
   bool connect_failure_told_ = false;
   std::chrono::milliseconds connect_delay_{0};
   std::chrono::steady_clock::time_point connected_at_;

@@ -120,17 +120,21 @@ Answer<void> Fleet::admit(DevicePlan plan, Origin origin) {
 Answer<void> Fleet::open(Served& served, DevicePlan plan) {
   maker_.log_start(plan);
   const std::string name = plan.config->name;
+  Answer<void> kept = maker_.keep(plan, services_.keep);
   // The old one's doorway looks into the old configuration.
   served.device.reset();
   served.config = std::move(plan.config);
   served.uid = plan.facts.uid;
   served.engine = plan.facts.engine;
   served.posture = plan.posture;
-  served.device =
-      std::make_unique<Device>(services_, std::move(plan.facts), std::move(plan.doorway));
+  served.state = DeviceState::kStopped;
+  if (!kept) return kept;
+  served.device = std::make_unique<Device>(services_, std::move(plan.facts),
+                                           std::move(plan.doorway), std::move(plan.backing));
   served.state = DeviceState::kServing;
   ++unfinished_;
-  const auto opened = served.device->open([this, name] { on_finished(name); });
+  const auto opened =
+      served.device->open([this, name] { on_finished(name); }, maker_.left_of(name));
   if (opened) return {};
   --unfinished_;
   served.device.reset();
@@ -286,6 +290,12 @@ void Fleet::retire(const std::string& name) {
     devices_.erase(found);
   }
   for (const Done& done : waiting) done({});
+}
+
+void Fleet::replace_workers() {
+  for (auto& [name, served] : devices_) {
+    if (served.device) served.device->replace_workers();
+  }
 }
 
 void Fleet::stop_all(std::chrono::milliseconds patience) {

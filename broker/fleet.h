@@ -82,6 +82,10 @@ class Fleet {
   // What can be changed without the device's end (changes_live); nothing else may differ.
   void change_live(const DeviceConfig& config, Origin origin);
 
+  // Every worker, one queue of each device after the other, by one of the program that is there
+  // now.
+  void replace_workers();
+
   // The broker ends.
   void stop_all(std::chrono::milliseconds patience);
   void kill_all();

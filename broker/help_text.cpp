@@ -28,6 +28,8 @@ jailed process for every virtqueue.
   bulkhead blk --socket-path=PATH --blk-file=PATH [OPTION]...    serve one disk
   bulkhead net --socket-path=PATH --tap-name=NAME [OPTION]...    serve one network card
   bulkhead serve --config=FILE                                   serve what a TOML file lists
+  bulkhead takeover COMMAND [OPTION]...                          take the place of a running broker
+  bulkhead upgrade-workers --pid=N                               replace the workers of a broker
   bulkhead posture                                               show what jails running processes
 )";
 
@@ -181,6 +183,33 @@ Exit status: 0; 1 where the log is not whole, or has no such event; 2 where the 
 file cannot be read.
 )";
 
+constexpr std::string_view kTakeoverText =
+    R"(Usage: bulkhead takeover blk|net|serve OPTION...
+
+Takes the place of a running broker that was started with the same command and options: a new
+version of Bulkhead, or another configuration of the same devices. Sessions and workers go on, and
+no I/O stops. The running broker leaves once the new one is ready, and stays where that fails.
+
+A broker that was killed needs no 'takeover': whoever starts it again goes on with what it has left.
+Both need --orphans=keep, and the same user.
+
+Exit status: as of the command.
+)";
+
+constexpr std::string_view kUpgradeText =
+    R"(Usage: bulkhead upgrade-workers --pid=N
+
+Has broker N replace its workers, one queue of each device after the other, while they serve: after
+'bulkhead takeover' by a new version the old workers go on until their queues are started anew. Each
+queue pauses for some milliseconds, as where a worker dies. Sessions are replaced when their VMMs
+connect again.
+
+  --pid=N                       the broker
+  --help                        this text
+
+Exit status: 0 once the broker was told, 1 where N is no broker or another user's.
+)";
+
 std::string device_help(std::string_view usage, DeviceKinds kinds, std::string_view end) {
   return std::string(usage) + "The device:\n" + setting_lines(Scope::kDevice, kinds) +
          "\nThe broker:\n" + setting_lines(Scope::kBroker) + "\nOther:\n" +
@@ -215,6 +244,10 @@ std::string serve_help() {
 }
 
 std::string doctor_help() { return std::string(kDoctorText); }
+std::string takeover_help() { return std::string(kTakeoverText); }
+
+std::string upgrade_help() { return std::string(kUpgradeText); }
+
 std::string posture_help() { return std::string(kPostureText); }
 
 std::string audit_help() { return std::string(kAuditText); }

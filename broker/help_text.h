@@ -20,5 +20,7 @@ namespace broker {
 // option reaches into its column.
 [[nodiscard]] std::string option_line(std::string_view option, std::string_view help);
 [[nodiscard]] std::string audit_help();
+[[nodiscard]] std::string takeover_help();
+[[nodiscard]] std::string upgrade_help();
 
 }  // namespace broker

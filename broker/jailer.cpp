@@ -11,8 +11,10 @@
 #include <utility>
 
 #include "common/ipc/channel.h"
+#include "common/ipc/keeper_messages.h"
 #include "common/ipc/worker_messages.h"
 #include "common/sys.h"
+#include "policy/keeper.h"
 #include "policy/restricted_ring.h"
 #include "policy/seccomp.h"
 #include "policy/session.h"
@@ -53,31 +55,36 @@ struct Jailer::Start {
   int socket_number;
   int page_number;
   bool probe = false;
+  bool keeper = false;
+  Outlives outlives = Outlives::kNobody;
   std::vector<policy::DescriptorAt> descriptors;     // Besides socket and page.
   std::vector<std::span<const std::byte>> messages;  // Besides JailOrder, in order.
 };
 
 Result<Jailed> Jailer::start_session(const std::string& device, std::uint32_t uid,
-                                     common::FdRef vmm, const ipc::SessionStart& start_message) {
+                                     common::FdRef vmm, const ipc::SessionStart& start_message,
+                                     Outlives outlives) {
   return start({.program = programs_.session.ref(),
                 .title = "bulkhead-session: " + device,
                 .profile = policy::kSession,
                 .uid = uid,
                 .socket_number = static_cast<int>(ipc::SessionFd::kBroker),
                 .page_number = static_cast<int>(ipc::SessionFd::kStatusPage),
+                .outlives = outlives,
                 .descriptors = {at(vmm, ipc::SessionFd::kVmm)},
                 .messages = {std::as_bytes(std::span(&start_message, 1))}});
 }
 
 Result<JailedWorker> Jailer::start_worker(const std::string& name, std::uint32_t uid,
                                           common::DeviceKind kind, common::EngineKind engine,
-                                          const WorkerRecipe& recipe) {
+                                          const WorkerRecipe& recipe, Outlives outlives) {
   Start what{.program = worker_program(kind),
              .title = worker_title(kind) + name,
              .profile = *recipe.profile,
              .uid = uid,
              .socket_number = static_cast<int>(ipc::WorkerFd::kControl),
              .page_number = static_cast<int>(ipc::WorkerFd::kStatusPage),
+             .outlives = outlives,
              .descriptors = recipe.descriptors,
              .messages = {recipe.start_message}};
   JailedWorker worker;
@@ -87,12 +94,34 @@ Result<JailedWorker> Jailer::start_worker(const std::string& name, std::uint32_t
                                                 ipc::kRingThreads, recipe.profile->uring_opcodes}));
     worker.engine = std::move(ring->fd);
     what.messages.push_back(std::as_bytes(std::span(&ring->layout, 1)));
-  } else {
-    TRY_LET(worker.engine, common::make_eventfd());
   }
-  what.descriptors.push_back(at(worker.engine.ref(), ipc::WorkerFd::kEngine));
+  TRY_LET(worker.stop, common::make_eventfd());
+  if (worker.engine.valid()) {
+    what.descriptors.push_back(at(worker.engine.ref(), ipc::WorkerFd::kEngine));
+    what.descriptors.push_back(at(worker.stop.ref(), ipc::WorkerFd::kStop));
+  } else {
+    what.descriptors.push_back(at(worker.stop.ref(), ipc::WorkerFd::kEngine));
+  }
   TRY_LET(worker.process, start(what));
   return worker;
+}
+
+Result<Jailed> Jailer::start_keeper(common::FdRef door) {
+  // In a user namespace of its own the broker's uid is 0.
+  const bool own_user_namespace = (host_.namespaces.flags & CLONE_NEWUSER) != 0;
+  ipc::KeeperStart start_message{};
+  start_message.kind = ipc::KeeperStart::kKind;
+  start_message.uid = own_user_namespace ? 0 : ::geteuid();
+  return start({.program = programs_.keeper.ref(),
+                .title = "bulkhead-keeper",
+                .profile = policy::kKeeper,
+                .uid = ::geteuid(),
+                .socket_number = static_cast<int>(ipc::KeeperFd::kBroker),
+                .page_number = static_cast<int>(ipc::KeeperFd::kStatusPage),
+                .keeper = true,
+                .outlives = Outlives::kBroker,
+                .descriptors = {{door, static_cast<int>(ipc::KeeperFd::kDoor)}},
+                .messages = {std::as_bytes(std::span(&start_message, 1))}});
 }
 
 Result<Jailed> Jailer::probe_session(std::uint32_t uid) {
@@ -144,8 +173,10 @@ Result<Jailed> Jailer::start(const Start& what) {
   request.title = what.title.c_str();
   request.descriptors = descriptors;
   request.namespaces = host_.namespaces.flags;
-  request.uid = host_.may_change_ids ? what.uid : ::getuid();
-  request.gid = host_.may_change_ids ? what.uid : ::getgid();
+  const bool own_ids = what.keeper || !host_.may_change_ids;
+  request.uid = own_ids ? ::getuid() : what.uid;
+  request.gid = own_ids ? ::getgid() : what.uid;
+  request.outlives_parent = order.outlives_broker == 1;
 
   Jailed jailed;
   TRY_LET(jailed.memory, common::SharedRegion::map(page.ref(), 0, common::kStatusPageBytes,
@@ -155,6 +186,7 @@ Result<Jailed> Jailer::start(const Start& what) {
   jailed.uid = request.uid;
   jailed.filter = filters_.at(&what.profile).digest;
   jailed.forensic = std::move(forensic.second);
+  jailed.page_file = std::move(page);
   return jailed;
 }
 
@@ -164,13 +196,15 @@ Result<ipc::JailOrder> Jailer::make_order(const Start& what) {
   ipc::JailOrder order{};
   order.kind = ipc::JailOrder::kKind;
   order.version = ipc::kIpcVersion;
-  // A probe is to show all that is missing, not to stop at the first.
-  order.strict = strict_ && !what.probe ? 1 : 0;
+  // A probe is to show all that is missing, not to stop at the first. A keeper has the broker's
+  // uid, and reads nothing hostile.
+  order.strict = strict_ && !what.probe && !what.keeper ? 1 : 0;
   order.namespaces = host_.namespaces.flags;
   order.uid = what.uid;
   order.gid = what.uid;
-  order.change_ids = host_.may_change_ids && !own_user_namespace ? 1 : 0;
-  order.same_uid = host_.may_change_ids ? 0 : 1;
+  order.change_ids = host_.may_change_ids && !own_user_namespace && !what.keeper ? 1 : 0;
+  order.same_uid = host_.may_change_ids && !what.keeper ? 0 : 1;
+  order.outlives_broker = what.outlives == Outlives::kBroker ? 1 : 0;
   order.probe = what.probe ? 1 : 0;
   order.filter_count = static_cast<std::uint32_t>(filter->instructions.size()) - filter->closing;
   order.closing_count = filter->closing;

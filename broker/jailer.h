@@ -31,6 +31,7 @@ struct Jailed {
   std::uint32_t uid = 0;        // As the host sees it.
   audit::Digest filter{};       // Of its seccomp filter.
   common::Fd forensic;          // Where it hands over its listener; only with --forensic.
+  common::Fd page_file;         // The same, to be kept.
 
   [[nodiscard]] const common::StatusPage& page() const noexcept {
     return *reinterpret_cast<const common::StatusPage*>(memory.bytes().data());
@@ -39,11 +40,15 @@ struct Jailed {
 
 struct JailedWorker {
   Jailed process;     // `socket` is for the session.
-  common::Fd engine;  // io_uring: the worker's ring. Fallback: the eventfd that stops it.
+  common::Fd engine;  // io_uring: the worker's ring. Fallback: not valid.
+  common::Fd stop;    // The eventfd that stops it.
 };
 
 // What became of each layer, as the process itself reported it.
 [[nodiscard]] common::LayerResults reported_layers(const common::StatusPage& page) noexcept;
+
+// Whether a process goes on when the broker ends (keep.h).
+enum class Outlives : bool { kNobody = false, kBroker = true };
 
 class Jailer {
  public:
@@ -55,14 +60,17 @@ class Jailer {
   // `uid` is the device's own; without the right to change ids the broker's is used instead.
   [[nodiscard]] common::Result<Jailed> start_session(const std::string& device, std::uint32_t uid,
                                                      common::FdRef vmm,
-                                                     const common::ipc::SessionStart& start);
+                                                     const common::ipc::SessionStart& start,
+                                                     Outlives outlives);
 
   // `name` is "vda/2".
-  [[nodiscard]] common::Result<JailedWorker> start_worker(const std::string& name,
-                                                          std::uint32_t uid,
-                                                          common::DeviceKind kind,
-                                                          common::EngineKind engine,
-                                                          const WorkerRecipe& recipe);
+  [[nodiscard]] common::Result<JailedWorker> start_worker(
+      const std::string& name, std::uint32_t uid, common::DeviceKind kind,
+      common::EngineKind engine, const WorkerRecipe& recipe, Outlives outlives);
+
+  // Holds what is kept (keep.h): `broker` and `door` are its ends. Runs as the broker's own user,
+  // so that it can tell who is that user, too.
+  [[nodiscard]] common::Result<Jailed> start_keeper(common::FdRef door);
 
   [[nodiscard]] bool strict() const noexcept { return strict_; }
 

@@ -51,6 +51,9 @@ std::vector<unsigned> needed_capabilities(const BrokerConfig& config, const Host
     needed.push_back(CAP_SYS_PTRACE);       // SIGUSR1 shows their fd tables, maps and namespaces
     needed.push_back(CAP_DAC_READ_SEARCH);  // (/proc/PID of another uid).
   }
+  if (config.keeps_orphans() && ::geteuid() == 0) {
+    needed.push_back(CAP_SETFCAP);  // The user namespace of a keeper has our uid, and that is root.
+  }
   if (host.namespaces.flags != 0 && (host.namespaces.flags & CLONE_NEWUSER) == 0) {
     needed.push_back(CAP_SYS_ADMIN);  // Without a user namespace: clone(), and mounts in the child;
     needed.push_back(CAP_SETPCAP);    // its bounding set and securebits.
@@ -66,7 +69,8 @@ std::vector<unsigned> needed_capabilities(const BrokerConfig& config, const Host
     needed.push_back(CAP_IPC_LOCK);
   }
   if (std::any_of(config.devices.begin(), config.devices.end(), reaches_into_others_directories) ||
-      (!control.empty() && directory_is_anothers(control))) {
+      (!control.empty() && directory_is_anothers(control)) ||
+      (!config.takeover_socket.empty() && directory_is_anothers(config.takeover_socket))) {
     needed.push_back(CAP_DAC_OVERRIDE);  // --client connects, and stopping removes a socket, there.
   }
   if (config.audit.kernel != KernelAudit::kOff) {

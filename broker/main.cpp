@@ -13,9 +13,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
+#include <fstream>
 #include <string>
 #include <variant>
 #include <vector>
@@ -73,6 +77,24 @@ int run(const broker::control::RunOperator& command) {
 }
 
 int run(const broker::RunAudit& command) { return broker::audit::run_command(command.command); }
+
+// Only to a broker: any other process would be ended by this signal.
+int run(const broker::RunUpgrade& command) {
+  std::array<char, 64> path{};
+  std::snprintf(path.data(), path.size(), "/proc/%d/comm", static_cast<int>(command.pid));
+  std::ifstream file(path.data());
+  std::string name;
+  std::getline(file, name);
+  if (name != "bulkhead" && !name.starts_with("vhost-user-")) {
+    std::fprintf(stderr, "bulkhead: process %d is no broker; give --pid=$(pidof bulkhead)\n",
+                 static_cast<int>(command.pid));
+    return 1;
+  }
+  if (::kill(command.pid, SIGRTMIN) == 0) return 0;
+  std::fprintf(stderr, "bulkhead: cannot tell broker %d: %s; run this as its user\n",
+               static_cast<int>(command.pid), ::strerror(errno));
+  return 1;
+}
 
 int run(const broker::RunServe& command) {
   // A VMM that goes away while something is written to it must not end us.

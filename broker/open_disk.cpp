@@ -182,7 +182,7 @@ Answer<void> measure(Disk& disk, const struct stat& status, const DeviceConfig& 
 }
 
 Answer<void> align(Disk& disk, FdRef found, int access, const struct stat& status,
-                   const DeviceConfig& config) {
+                   const DeviceConfig& config, Fd kept) {
   if (!config.direct) return {};
   const Answer<Alignment> alignment = direct_alignment(disk.file.ref(), status);
   if (!alignment) {
@@ -192,7 +192,10 @@ Answer<void> align(Disk& disk, FdRef found, int access, const struct stat& statu
   disk.memory_alignment = alignment->memory;
   disk.offset_alignment = alignment->offset;
   if (alignment->offset > kSectorAlignment) {
-    TRY_LET(disk.buffered, open_for_use(found, access, config));
+    disk.buffered = std::move(kept);
+    if (!disk.buffered.valid()) {
+      TRY_LET(disk.buffered, open_for_use(found, access, config));
+    }
   }
   return {};
 }
@@ -204,7 +207,7 @@ bool is_on_fuse(FdRef file) {
 
 // What there is to know of a disk whose file is open.
 Answer<void> describe(Disk& disk, FdRef found, int access, const struct stat& status,
-                      const DeviceConfig& config) {
+                      const DeviceConfig& config, Fd kept_buffered) {
   disk.path = config.blk_file;
   disk.block_device = S_ISBLK(status.st_mode);
   disk.read_only = config.read_only;
@@ -213,9 +216,29 @@ Answer<void> describe(Disk& disk, FdRef found, int access, const struct stat& st
   disk.device = status.st_dev;
   disk.inode = status.st_ino;
   TRY(measure(disk, status, config));
-  TRY(align(disk, found, access, status, config));
+  TRY(align(disk, found, access, status, config, std::move(kept_buffered)));
   disk.durable_writes = !(disk.direct && is_on_fuse(disk.file.ref()));
   return {};
+}
+
+// Its workers go on with it, so what it is cannot be changed under them.
+Answer<Fd> use_kept(Fd kept, const struct stat& wanted, int flags, const DeviceConfig& config) {
+  struct stat status {};
+  const int now = ::fcntl(kept.ref().number, F_GETFL);
+  const bool same = ::fstat(kept.ref().number, &status) == 0 && status.st_dev == wanted.st_dev &&
+                    status.st_ino == wanted.st_ino && status.st_rdev == wanted.st_rdev;
+  if (!same) {
+    return disk_error(config.blk_file,
+                      "is another file than the one that is served; end what is "
+                      "served first (bulkhead takeover, then SIGTERM)");
+  }
+  constexpr int kWays = O_ACCMODE | O_DIRECT;
+  if ((now & kWays) != (flags & kWays)) {
+    return disk_error(config.blk_file,
+                      "is served with another --read-only or --direct, which "
+                      "cannot be changed while it is; give the same");
+  }
+  return kept;
 }
 
 }  // namespace
@@ -231,7 +254,7 @@ common::Result<std::uint64_t> disk_bytes(FdRef file) noexcept {
   return bytes;
 }
 
-Answer<Disk> open_disk(const DeviceConfig& config) {
+Answer<Disk> open_disk(const DeviceConfig& config, std::vector<Fd> kept) {
   TRY_LET(const Fd found, look_up(config));
   TRY_LET(const struct stat status, check_type(found.ref(), config.blk_file));
   const bool block_device = S_ISBLK(status.st_mode);
@@ -240,9 +263,14 @@ Answer<Disk> open_disk(const DeviceConfig& config) {
   const int flags = access | (config.direct ? O_DIRECT : 0) |
                     (block_device && !config.read_only && config.lock ? O_EXCL : 0);
   Disk disk;
-  TRY_LET(disk.file, open_for_use(found.ref(), flags, config));
+  if (kept.empty()) {
+    TRY_LET(disk.file, open_for_use(found.ref(), flags, config));
+  } else {
+    TRY_LET(disk.file, use_kept(std::move(kept[0]), status, flags, config));
+  }
   TRY(lock(disk.file.ref(), config));
-  TRY(describe(disk, found.ref(), access, status, config));
+  TRY(describe(disk, found.ref(), access, status, config,
+               kept.size() > 1 ? std::move(kept[1]) : Fd()));
   return disk;
 }
 
@@ -256,7 +284,7 @@ Answer<Disk> inspect_disk(const DeviceConfig& config, bool locked_by_us) {
   Disk disk;
   TRY_LET(disk.file, open_for_use(found.ref(), O_RDONLY | (config.direct ? O_DIRECT : 0), config));
   if (!locked_by_us && config.lock) TRY(refuse_lock(disk.file.ref(), config));
-  TRY(describe(disk, found.ref(), O_RDONLY, status, config));
+  TRY(describe(disk, found.ref(), O_RDONLY, status, config, {}));
   return disk;
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "broker/config.h"
 #include "common/fd.h"
@@ -38,7 +39,9 @@ struct Disk {
 
 // Opens `config.blk_file`: openat2 without magic links; a regular file or a block device; an OFD
 // lock (write lock unless read-only) so that no image is served twice; size at least one block.
-[[nodiscard]] Answer<Disk> open_disk(const DeviceConfig& config);
+// `kept`: as an earlier broker has opened it, under its lock; then that is used, if it is the same
+// disk opened in the same way.
+[[nodiscard]] Answer<Disk> open_disk(const DeviceConfig& config, std::vector<common::Fd> kept = {});
 
 // The same without changing or locking anything: opened for reading, and what writing would need is
 // asked for. `locked_by_us`: that it is locked is no error.

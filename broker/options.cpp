@@ -1,3 +1,5 @@
+// What the words of a command line mean.
+// Long because the words of every command are read here, one beside the other.
 #include "broker/options.h"
 
 #include <CLI/CLI.hpp>
@@ -364,6 +366,20 @@ bool names_process(const Words& words) {
   });
 }
 
+Result<pid_t, UsageError> parse_pid(const Words& words, std::string_view command,
+                                    const std::string& missing) {
+  constexpr OptionName kOptions[] = {{"pid"}};
+  TRY_LET(const std::vector<Given> given, split_options(words, kOptions, command));
+  if (given.empty()) return fail(usage_error({missing}));
+  const std::string& text = given.front().values.back();
+  pid_t pid = 0;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), pid);
+  if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || pid < 1) {
+    return fail(usage_error({"--pid must be the number of a process, not " + in_quotes(text)}));
+  }
+  return pid;
+}
+
 Outcome parse_posture(const Words& words) {
   if (contains(words, "--help") || contains(words, "-h")) return PrintAndExit{posture_help()};
   if (contains(words, "--permissions")) {
@@ -371,14 +387,10 @@ Outcome parse_posture(const Words& words) {
                         policy::permissions_text(policy::kBrokerProfile)};
   }
   if (!names_process(words)) return parse_posture_of_broker(words);
-  constexpr OptionName kOptions[] = {{"pid"}};
-  TRY_LET(const std::vector<Given> given, split_options(words, kOptions, "posture"));
-  const std::string& text = given.front().values.back();
-  pid_t pid = 0;
-  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), pid);
-  if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || pid < 1) {
-    return fail(usage_error({"--pid must be the number of a process, not " + in_quotes(text)}));
-  }
+  TRY_LET(const pid_t pid,
+          parse_pid(words, "posture",
+                    "posture needs --pid=N: the process to look at, usually a broker; or "
+                    "--permissions: what each kind of process may do"));
   return RunPosture{pid};
 }
 
@@ -436,9 +448,43 @@ Outcome parse_audit(Words words) {
   return audit;
 }
 
+Outcome parse_upgrade(const Words& words) {
+  if (contains(words, "--help") || contains(words, "-h")) return PrintAndExit{upgrade_help()};
+  TRY_LET(const pid_t pid, parse_pid(words, "upgrade-workers",
+                                     "upgrade-workers needs --pid=N: the broker whose workers are "
+                                     "to be replaced"));
+  return RunUpgrade{pid};
+}
+
+// The same command again, by a broker that takes the place of one that runs.
+Outcome parse_takeover(const Words& words, int listen_fds) {
+  if (words.empty() || words[0] == "takeover" || contains(words, "--help")) {
+    if (contains(words, "--help")) return PrintAndExit{takeover_help()};
+    return fail(
+        usage_error({"takeover needs the command that the running broker was started with: "
+                     "'bulkhead takeover serve --config=FILE'"}));
+  }
+  Words again = words;
+  again.insert(again.begin(), "bulkhead");
+  TRY_LET(Command command, parse_command(again, listen_fds));
+  if (auto* const serve = std::get_if<RunServe>(&command); serve != nullptr) {
+    if (!serve->config.keeps_orphans()) {
+      return fail(
+          usage_error({"takeover needs --orphans=keep: with 'end', sessions and workers "
+                       "end with the broker that is to be replaced"}));
+    }
+    serve->config.take_over = true;
+    return command;
+  }
+  return fail(
+      usage_error({"takeover is for brokers: 'bulkhead takeover blk', 'net' or 'serve', "
+                   "and the options of the one that runs"}));
+}
+
 Outcome unknown_command(const std::string& word) {
-  std::vector<std::string_view> commands = {"blk",   "net",    "serve",  "posture",
-                                            "audit", "doctor", "--help", "--version"};
+  std::vector<std::string_view> commands = {
+      "blk",     "net",   "serve",  "takeover", "upgrade-workers",
+      "posture", "audit", "doctor", "--help",   "--version"};
   for (const auto& command : control::operator_commands()) commands.push_back(command.name);
   const std::string what = word.starts_with("-") ? "option" : "command";
   std::string line = "there is no " + what + " " + in_quotes(word);
@@ -479,6 +525,8 @@ Outcome parse_command(std::span<const std::string> arguments, int listen_fds) {
   }
   if (command == "serve") return parse_serve(words);
   if (command == "posture") return parse_posture(words);
+  if (command == "upgrade-workers") return parse_upgrade(words);
+  if (command == "takeover") return parse_takeover(words, listen_fds);
   if (command == "audit") return parse_audit(std::move(words));
   if (command == "doctor") return parse_doctor(words);
   if (const auto* found = control::find_operator_command(command)) {

@@ -29,8 +29,11 @@ struct RunDoctor {
 struct RunAudit {
   audit::Command command;
 };
-using Command =
-    std::variant<PrintAndExit, RunServe, RunPosture, RunDoctor, RunAudit, control::RunOperator>;
+struct RunUpgrade {
+  pid_t pid = -1;
+};
+using Command = std::variant<PrintAndExit, RunServe, RunPosture, RunDoctor, RunAudit, RunUpgrade,
+                             control::RunOperator>;
 
 // Why there is no command: the lines for stderr, and the exit code (2: wrong usage).
 struct UsageError {

@@ -39,9 +39,15 @@ int print_posture(pid_t pid) {
                     "; give the pid of a running bulkhead");
   }
   std::vector<policy::ProcessPosture> postures;
-  for (const pid_t one : policy::process_tree(pid)) {
+  std::vector<pid_t> all = policy::process_tree(pid);
+  const std::size_t children_end = all.size();
+  const std::vector<pid_t> adopted = policy::held_processes(pid, all);
+  all.insert(all.end(), adopted.begin(), adopted.end());
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const pid_t one = all[i];
     auto posture = policy::read_posture(one, nullptr);
     if (posture) {
+      if (i >= children_end) posture->title += " (adopted)";
       postures.push_back(*std::move(posture));
     } else if (one == pid) {
       return complain(read_failed(one, posture.error()));

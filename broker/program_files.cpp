@@ -57,7 +57,9 @@ Answer<Programs> open_programs_in(const std::vector<std::string>& directories) {
   TRY_LET(Fd session, open_program(directories, "bulkhead-session"));
   TRY_LET(Fd worker_blk, open_program(directories, "bulkhead-worker-blk"));
   TRY_LET(Fd worker_net, open_program(directories, "bulkhead-worker-net"));
-  return Programs{std::move(session), std::move(worker_blk), std::move(worker_net)};
+  TRY_LET(Fd keeper, open_program(directories, "bulkhead-keeper"));
+  return Programs{std::move(session), std::move(worker_blk), std::move(worker_net),
+                  std::move(keeper)};
 }
 
 Answer<Programs> open_programs() {

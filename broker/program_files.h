@@ -15,6 +15,7 @@ struct Programs {
   common::Fd session;
   common::Fd worker_blk;
   common::Fd worker_net;
+  common::Fd keeper;
 };
 
 // Looks beside our own binary (/proc/self/exe), then in ../libexec/bulkhead from there.

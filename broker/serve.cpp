@@ -1,3 +1,5 @@
+// The broker: what a start takes, in which order, and the end.
+// Long because the stages of a start, and the order that their failures want, stand in one place.
 #include "broker/serve.h"
 
 #include <sched.h>
@@ -7,6 +9,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <set>
@@ -28,7 +31,9 @@
 #include "broker/fleet.h"
 #include "broker/foreign_close.h"
 #include "broker/host.h"
+#include "broker/inheritance.h"
 #include "broker/jailer.h"
+#include "broker/keep.h"
 #include "broker/least_privilege.h"
 #include "broker/program_files.h"
 #include "broker/reload.h"
@@ -59,6 +64,11 @@ std::string error_text(const common::Error& error) {
   return std::string(error.what) + ": " + errno_text(error.os_errno);
 }
 
+std::uint64_t own_pid() { return static_cast<std::uint64_t>(::getpid()); }
+
+// What systemd takes for "start me again" (packaging/systemd).
+constexpr int kLeftExit = 75;
+
 // Everything that lives as long as the process; destroyed backwards, so users come after what they
 // use.
 class Broker {
@@ -82,7 +92,11 @@ class Broker {
  private:
   // The stages of start().
   [[nodiscard]] Answer<void> open_trail();
+  [[nodiscard]] Answer<void> check_trail();
   [[nodiscard]] Answer<void> make_loop();
+  [[nodiscard]] Answer<void> find_inheritance();
+  [[nodiscard]] Answer<void> start_keeping();
+  [[nodiscard]] Answer<void> keep_operators_socket();
   [[nodiscard]] Answer<void> open_backings();
   [[nodiscard]] Answer<void> open_doorways();
   [[nodiscard]] Answer<void> look_around();
@@ -103,6 +117,8 @@ class Broker {
   void on_signal(Signal signal);
   void stop();
   void stop_if_all_finished();
+  [[noreturn]] void leave(const std::string& why, int exit_code);
+  void on_keeper_lost(bool again);
   void log_postures();
   void reload();
   void log_stats();
@@ -121,12 +137,15 @@ class Broker {
   ForeignCloser closer_;
   std::unique_ptr<RingMessenger> messenger_;
   std::unique_ptr<AuditReader> audit_;
+  Inheritance inheritance_;
+  std::unique_ptr<Keep> keep_;  // Null: children end with us.
   std::optional<Services> services_;
   std::vector<DevicePlan> plans_;       // As config_.devices, until open_devices().
   std::vector<DevicePlan> kept_plans_;  // As state_ has them, until then.
   std::optional<Fleet> fleet_;
   std::unique_ptr<control::Server> control_;  // Null where there is no operator's socket.
   StateDir state_;
+  StateDir::Kept kept_devices_;  // As it was when we started.
   control::EventRing events_;
   std::optional<control::Desk> desk_;
   std::optional<Reload> reload_;
@@ -145,6 +164,8 @@ class Broker {
 Answer<void> Broker::start() {
   raise_limits();
   TRY(make_loop());
+  kept_devices_ = state_.read();
+  TRY(find_inheritance());
   TRY(open_trail());
   TRY(open_backings());
   TRY_LET(programs_, open_programs());
@@ -155,24 +176,31 @@ Answer<void> Broker::start() {
   }
   TRY(open_doorways());
   TRY(listen_to_operators());
-  if (!strict()) say_ready();
+  if (!strict() && !config_.take_over) say_ready();
   if (!look_first) TRY(look_around());
   open_kept_devices();
   TRY(give_up());
   TRY(check_posture());  // As it is now that the broker has less, too.
+  TRY(start_keeping());
   TRY(open_devices());
   TRY(serve_operators());
-  if (strict()) say_ready();
+  if (strict() || config_.take_over) say_ready();
   return {};
 }
 
 Answer<void> Broker::open_trail() {
-  TRY_LET(trail_, audit::Trail::open(config_.audit, log_));
+  using File = audit::Trail::File;
+  TRY_LET(trail_, audit::Trail::open(config_.audit, log_,
+                                     inheritance_.is_owned() ? File::kOfAnother : File::kOurs));
   maker_.record_to(*trail_);
   trail_->record(audit::Event(audit::Kind::kBrokerStarted)
                      .with(audit::Key::kVersion, BULKHEAD_VERSION)
-                     .with(audit::Key::kPid, static_cast<std::uint64_t>(::getpid()))
+                     .with(audit::Key::kPid, own_pid())
                      .with(audit::Key::kUid, std::uint64_t{::geteuid()}));
+  return check_trail();
+}
+
+Answer<void> Broker::check_trail() {
   trail_->look();
   if (!config_.audit.required || trail_->whole()) return {};
   return common::fail(std::string(
@@ -216,6 +244,9 @@ Answer<void> Broker::open_doorways() {
     if (const auto opened = maker_.open_doorway(plan); !opened) {
       return common::fail(plan.facts.name + ": " + opened.error());
     }
+  }
+  if (const auto door = inheritance_.open_door(); !door) {
+    log_.warn("", door.error() + "; sessions and workers end with this broker");
   }
   return {};
 }
@@ -274,7 +305,7 @@ Answer<void> Broker::give_up() {
 // Those that operators have added to an earlier broker. One that cannot be served any more keeps
 // nobody else from it.
 void Broker::open_kept_devices() {
-  StateDir::Kept kept = state_.read();
+  StateDir::Kept kept = std::exchange(kept_devices_, {});
   for (const std::string& line : kept.complaints) log_.error("", line);
   std::set<std::pair<std::string_view, std::string>> claimed;
   for (const DeviceConfig& config : config_.devices) {
@@ -318,6 +349,9 @@ Answer<void> Broker::open_devices() {
     if (!opened) log_.error(name, "cannot be served: " + opened.error());
   }
   kept_plans_.clear();
+  TRY(keep_operators_socket());
+  inheritance_.done(keep_.get());
+  if (keep_ != nullptr) keep_->complete();
   look_at_disks();
   if (config_.stats_interval_s != 0) {
     stats_since_ = std::chrono::steady_clock::now();
@@ -333,7 +367,7 @@ Answer<void> Broker::listen_to_operators() {
   const std::string path =
       config_.control_socket.value_or(config_.control_by_default ? control::kDefaultSocket : "");
   if (path.empty()) return {};
-  auto made = control::Server::make(config_, path);
+  auto made = control::Server::make(config_, path, inheritance_.operators_listener(path));
   if (made) {
     control_ = *std::move(made);
     return {};
@@ -392,7 +426,75 @@ void Broker::on_signal(Signal signal) {
       return reload();
     case Signal::kReopen:
       return trail_->reopen();
+    case Signal::kUpgrade:
+      log_.info("", "replacing the workers of all devices, one queue after the other");
+      return fleet_->replace_workers();
+    case Signal::kLeave:
+      if (keep_ != nullptr) return leave("it was asked to leave", kLeftExit);
+      return log_.warn("", "sessions and workers end with this broker (--orphans), so it stays");
   }
+}
+
+// The devices of an earlier broker's operators may be among what it has left.
+Answer<void> Broker::find_inheritance() {
+  std::vector<std::string> names;
+  for (const DeviceConfig& device : config_.devices) names.push_back(device.name);
+  for (const DeviceConfig& device : kept_devices_.devices) names.push_back(device.name);
+  TRY_LET(inheritance_, Inheritance::find(config_, std::move(names)));
+  maker_.inherit(inheritance_);
+  return {};
+}
+
+Answer<void> Broker::keep_operators_socket() {
+  if (keep_ == nullptr || !control_) return {};
+  TRY_LET(Kept kept,
+          inheritance_.keep_listener(*keep_, KeptType::kOperators, {}, control_->listener()));
+  control_->keep(std::move(kept));
+  return {};
+}
+
+// Everything else that can fail has not failed by now.
+Answer<void> Broker::start_keeping() {
+  if (!inheritance_.wanted()) return {};
+  const Keep::Events events{
+      .leave = [this] { leave("another broker takes over", 0); },
+      .lost = [this](bool again) { on_keeper_lost(again); },
+  };
+  if (inheritance_.is_there()) {
+    const bool owned = inheritance_.is_owned();
+    TRY_LET(keep_, inheritance_.take_over(*loop_, *jailer_, events));
+    log_.info("", "taking over what an earlier broker has left");
+    TRY(trail_->take_file());
+    TRY(check_trail());
+    trail_->record(audit::Event(audit::Kind::kBrokerTookOver)
+                       .with(audit::Key::kPid, own_pid())
+                       .with(audit::Key::kAmount, inheritance_.process_count())
+                       .with(audit::Key::kCause, owned ? "which has left" : "which had died"));
+  } else if (auto keep = Keep::start(*loop_, *jailer_, inheritance_.take_door(), events)) {
+    keep_ = *std::move(keep);
+  } else {
+    log_.warn("", keep.error() + "; sessions and workers end with this broker");
+    return {};
+  }
+  services_->keep = keep_.get();
+  return {};
+}
+
+// Without a destructor: what it would close and remove is another broker's now.
+void Broker::leave(const std::string& why, int exit_code) {
+  log_.info("", why + ": leaving what is served to the next broker");
+  trail_->record(audit::Event(audit::Kind::kBrokerLeft)
+                     .with(audit::Key::kPid, own_pid())
+                     .with(audit::Key::kCause, why));
+  trail_.reset();  // Lets go of the audit log, which the next broker goes on with.
+  std::_Exit(exit_code);
+}
+
+void Broker::on_keeper_lost(bool again) {
+  if (again) return log_.warn("", "the keeper had died; another one keeps what is served");
+  log_.error("",
+             "the keeper has died, and no other can take its place: when this broker dies, another "
+             "cannot go on with what it serves; restart it when the guests can do without");
 }
 
 void Broker::stop() {
@@ -435,6 +537,9 @@ void Broker::log_postures() {
   std::vector<policy::ProcessPosture> postures;
   if (auto own = policy::read_posture(::getpid(), nullptr)) postures.push_back(*std::move(own));
   std::vector<Connection::Process> processes;
+  if (const Jailed* keeper = keep_ == nullptr ? nullptr : keep_->keeper(); keeper != nullptr) {
+    processes.push_back({keeper->child.pid, reported_layers(keeper->page())});
+  }
   for (const auto& [name, served] : fleet_->all()) {
     if (served.device) served.device->list_processes(processes);
   }

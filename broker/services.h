@@ -7,6 +7,7 @@
 #include "broker/event_loop.h"
 #include "broker/foreign_close.h"
 #include "broker/jailer.h"
+#include "broker/keep.h"
 #include "broker/log.h"
 #include "broker/ring_messenger.h"
 
@@ -20,6 +21,7 @@ struct Services {
   RingMessenger* messenger = nullptr;  // Null where no worker uses io_uring.
   AuditReader* audit = nullptr;        // Null where we may not read the audit log.
   audit::Trail* trail = nullptr;
+  Keep* keep = nullptr;  // Null where children end with the broker.
 };
 
 }  // namespace broker

@@ -58,6 +58,9 @@ class SessionPeer {
   // Descriptors that a request takes are moved out of `packet`.
   [[nodiscard]] Verdict on_packet(common::ipc::Packet& packet);
 
+  // An earlier broker has brought that queue so far.
+  void adopt(std::uint32_t queue, QueueState state) { states_.at(queue) = state; }
+
   // That queue's worker is gone (or was never started), and QueueEnded is sent.
   void queue_ended(std::uint32_t queue);
 

@@ -176,6 +176,12 @@ Answer<void> set_broker_text(const Destination& to, std::string_view value) {
   return {};
 }
 
+Answer<void> set_orphans(const Destination& to, std::string_view value) {
+  if (value != "keep" && value != "end") return must_be("keep or end", value);
+  to.broker.orphans_end = value == "end";
+  return {};
+}
+
 Answer<void> set_posture(const Destination& to, std::string_view value) {
   if (value != "strict" && value != "any") return must_be("strict or any", value);
   to.broker.posture = value == "strict" ? PostureDemand::kStrict : PostureDemand::kAny;
@@ -361,6 +367,14 @@ constexpr Setting kSettings[] = {
      "and to the kernel's audit log; all: that VMs start and end, too [off]", set_audit_kernel},
     {"audit", Scope::kBroker, ValueKind::kText, "required|optional",
      "required: do not start where an audit log cannot be had [optional]", set_audit},
+    {"orphans", Scope::kBroker, ValueKind::kText, "keep|end",
+     "what becomes of sessions and workers when the broker dies: they go on and wait for the next "
+     "one, or end with it [keep]",
+     set_orphans},
+    {"takeover-socket", Scope::kBroker, ValueKind::kText, "PATH",
+     "where the next broker finds what is kept for it [the operator's socket, or the first "
+     "device's, and '.takeover']",
+     set_broker_text<&BrokerConfig::takeover_socket, kSocketPathBytesMax>},
     {"log-level", Scope::kBroker, ValueKind::kText, "LEVEL",
      "trace, debug, info, warn, error or off [info]", set_log_level},
     {"stats-interval", Scope::kBroker, ValueKind::kNumber, "S",

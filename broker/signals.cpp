@@ -12,6 +12,9 @@ namespace broker {
 namespace {
 
 Signal signal_of(std::uint32_t number) {
+  // Not constants, so no cases.
+  if (number == static_cast<std::uint32_t>(SIGRTMIN)) return Signal::kUpgrade;
+  if (number == static_cast<std::uint32_t>(SIGRTMIN + 1)) return Signal::kLeave;
   switch (number) {
     case SIGUSR1:
       return Signal::kPosture;
@@ -41,6 +44,8 @@ common::Result<Signals> Signals::take_over(EventLoop& loop, Handler handler) {
   ::sigaddset(&set, SIGUSR1);
   ::sigaddset(&set, SIGHUP);
   ::sigaddset(&set, SIGUSR2);
+  ::sigaddset(&set, SIGRTMIN);
+  ::sigaddset(&set, SIGRTMIN + 1);
   if (::sigprocmask(SIG_BLOCK, &set, nullptr) != 0) return common::fail_errno("sigprocmask", errno);
   ::signal(SIGPIPE, SIG_IGN);
 

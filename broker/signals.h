@@ -15,6 +15,8 @@ enum class Signal : std::uint8_t {
   kPosture,  // SIGUSR1: print what jails each process.
   kReload,   // SIGHUP: read the configuration again.
   kReopen,   // SIGUSR2: the audit log was moved away.
+  kUpgrade,  // SIGRTMIN: replace every worker by one of the program that is there now.
+  kLeave,    // SIGRTMIN+1: end, and leave what is served to the next broker.
 };
 
 // Blocks these signals in the whole process (children get an empty mask from policy::spawn) and

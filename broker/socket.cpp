@@ -251,6 +251,25 @@ Answer<void> inspect_socket(const DeviceConfig& config, bool served_by_us) {
   return {};
 }
 
+Answer<Listener> listen_for_brokers(const std::string& path) {
+  DeviceConfig socket;
+  socket.socket_path = path;
+  socket.socket_mode = 0600;
+  return listen_on(socket, SOCK_SEQPACKET);
+}
+
+Answer<Listener> find_socket(const std::string& path) {
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) != 0 || !S_ISSOCK(status.st_mode)) {
+    return fail("socket " + in_quotes(path) + " is not there any more");
+  }
+  Listener listener;
+  listener.path = path;
+  listener.device = status.st_dev;
+  listener.inode = status.st_ino;
+  return listener;
+}
+
 void remove_socket(const Listener& listener) noexcept {
   if (listener.path.empty()) return;
   struct stat status {};

@@ -31,6 +31,11 @@ struct Listener {
 // Whether listen_on() would do, as far as can be told without doing it. `served_by_us`: that
 // somebody serves it is no error.
 [[nodiscard]] Answer<void> inspect_socket(const DeviceConfig& config, bool served_by_us);
+// The takeover socket: packets, and of this user only (mode 0600).
+[[nodiscard]] Answer<Listener> listen_for_brokers(const std::string& path);
+
+// The socket file that is there, as if we had made it: remove_socket() removes it.
+[[nodiscard]] Answer<Listener> find_socket(const std::string& path);
 
 // Removes the socket file if it is still the one that listen_on() made.
 void remove_socket(const Listener& listener) noexcept;

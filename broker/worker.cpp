@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <utility>
 
 #include "broker/event_text.h"
@@ -35,17 +36,76 @@ constexpr int kSealTries = 100;
 common::Result<std::unique_ptr<Worker>> Worker::start(Services& services, DeviceLog& log,
                                                       const WorkerOrder& order, Ended ended) {
   std::unique_ptr<Worker> worker(new Worker(services, log, order, std::move(ended)));
-  TRY_LET(JailedWorker started, services.jailer.start_worker(worker->name_, order.uid, order.kind,
-                                                             order.engine, order.recipe));
+  TRY_LET(
+      JailedWorker started,
+      services.jailer.start_worker(worker->name_, order.uid, order.kind, order.engine, order.recipe,
+                                   order.keep == nullptr ? Outlives::kNobody : Outlives::kBroker));
   worker->process_ = std::move(started.process);
   worker->engine_ = std::move(started.engine);
-  if (const auto watched = worker->watch(); !watched) {
+  worker->stop_ = std::move(started.stop);
+  auto watched = worker->watch();
+  // Before anybody can make it serve: a broker that takes our place must know of it.
+  if (watched) watched = worker->keep(order);
+  if (!watched) {
     // Nobody would notice its end: it must not live.
     kill_child(worker->process_.child.pidfd.ref());
     return common::fail(watched.error());
   }
   log.record(audit::worker_started(order.queue, worker->process_, engine_name(order.engine)));
   return worker;
+}
+
+common::Result<void> Worker::watch() {
+  if (process_.forensic.valid()) {
+    TRY_LET(forensics_, Forensics::watch(services_.loop, std::move(process_.forensic),
+                                         process_.child.pidfd.ref()));
+  }
+  return exit_watch_.start(services_.loop, process_.child, adopted_,
+                           [this](const Death& death) { on_exit(death); });
+}
+
+common::Result<void> Worker::keep(const WorkerOrder& order) {
+  KeptRecord record = make_record(KeptType::kWorker, order.device);
+  record.numbers[0] = static_cast<std::uint64_t>(pid());
+  record.numbers[1] = order.queue;
+  record.numbers[2] = static_cast<std::uint64_t>(engine_kind_);
+  record.numbers[3] = static_cast<std::uint64_t>(started_.time_since_epoch().count());
+  const std::array<common::FdRef, 3> fds = {process_.child.pidfd.ref(), stop_.ref(),
+                                            process_.page_file.ref()};
+  TRY_LET(kept_, keep_thing(order.keep, order.group, record, fds));
+  return {};
+}
+
+common::Result<std::unique_ptr<Worker>> Worker::adopt(Services& services, DeviceLog& log,
+                                                      KeptThing kept, Ended ended) {
+  WorkerOrder order;
+  order.device = kept.device();
+  order.queue = static_cast<std::uint32_t>(kept.record.numbers[1]);
+  order.engine = static_cast<common::EngineKind>(kept.record.numbers[2]);
+  std::unique_ptr<Worker> worker(new Worker(services, log, order, std::move(ended)));
+  using Clock = std::chrono::steady_clock;
+  worker->started_ =
+      Clock::time_point(Clock::duration(static_cast<Clock::rep>(kept.record.numbers[3])));
+  worker->adopted_ = true;
+  worker->process_.child.pid = static_cast<pid_t>(kept.record.numbers[0]);
+  worker->process_.child.pidfd = std::move(kept.fds[0]);
+  worker->stop_ = std::move(kept.fds[1]);
+  worker->process_.page_file = std::move(kept.fds[2]);
+  TRY_LET(worker->process_.memory,
+          common::SharedRegion::map(worker->process_.page_file.ref(), 0, common::kStatusPageBytes,
+                                    common::SharedRegion::Access::kReadOnly));
+  const std::array<common::FdRef, 3> fds = {worker->process_.child.pidfd.ref(), worker->stop_.ref(),
+                                            worker->process_.page_file.ref()};
+  services.keep->adopt_thing(kept, fds);
+  worker->kept_ = Kept(services.keep, kept.id);
+  worker->jail_recorded_ = true;  // By whoever started it.
+  log.record(audit::process_adopted(worker->process()));
+  return worker;
+}
+
+common::Result<void> Worker::watch_adopted() {
+  if (!adopted_ || std::exchange(watched_, true)) return {};
+  return watch();
 }
 
 Worker::Worker(Services& services, DeviceLog& log, const WorkerOrder& order, Ended ended)
@@ -56,15 +116,6 @@ Worker::Worker(Services& services, DeviceLog& log, const WorkerOrder& order, End
       engine_kind_(order.engine),
       started_(std::chrono::steady_clock::now()),
       ended_(std::move(ended)) {}
-
-common::Result<void> Worker::watch() {
-  const common::FdRef pidfd = process_.child.pidfd.ref();
-  if (process_.forensic.valid()) {
-    TRY_LET(forensics_, Forensics::watch(services_.loop, std::move(process_.forensic), pidfd));
-  }
-  TRY_LET(exit_watch_, services_.loop.watch(pidfd, EPOLLIN, [this](std::uint32_t) { on_exit(); }));
-  return {};
-}
 
 Worker::~Worker() {
   if (services_.messenger == nullptr) return;
@@ -117,9 +168,9 @@ void Worker::stop(milliseconds patience) {
 }
 
 void Worker::send_stop() {
-  if (engine_kind_ == common::EngineKind::kFallback) {
+  if (!engine_.valid()) {
     // Full already would be readable already, which is all that it is for.
-    (void)::eventfd_write(engine_.ref().number, 1);
+    (void)::eventfd_write(stop_.ref().number, 1);
     return;
   }
   auto ticket = services_.messenger->send_stop(engine_.ref(), [this](int result) {
@@ -146,8 +197,8 @@ void Worker::kill(const std::string& reason) {
 }
 
 void Worker::swap_call(common::Fd eventfd, std::function<void(bool)> answered) {
-  const bool possible = engine_kind_ == common::EngineKind::kIoUring && !stop_asked_ &&
-                        swaps_.size() < kSwapsMax && is_eventfd(eventfd.ref());
+  const bool possible =
+      engine_.valid() && !stop_asked_ && swaps_.size() < kSwapsMax && is_eventfd(eventfd.ref());
   if (!possible) {
     services_.closer.close(std::move(eventfd));
     return answered(false);
@@ -190,21 +241,34 @@ void Worker::answer_all_swaps() {
   for (const Swap& swap : std::exchange(swaps_, {})) swap.answered(false);
 }
 
-void Worker::on_exit() {
-  auto death = reap(process_.child.pidfd.ref());
-  if (!death) return;
-  if (forensics_ != nullptr) death->caught = forensics_->caught();
+void Worker::on_exit(const Death& told) {
+  Death death = guessed(told);
+  if (forensics_ != nullptr) death.caught = forensics_->caught();
   forensics_.reset();
-  exit_watch_.reset();
   stop_timer_.reset();
   patience_timer_.reset();
   jail_timer_.reset();
   if (services_.messenger != nullptr) services_.messenger->abandon(stop_ticket_);
   answer_all_swaps();
   if (was_sealed()) record_jailed();
-  record_end(*death);
-  log_end(*death);
-  ended_(end_of(*death));
+  record_end(death);
+  log_end(death);
+  ended_(end_of(death));
+}
+
+// What its status page says of an end that nobody saw. It could have left with any exit code, too.
+Death Worker::guessed(const Death& death) const {
+  const common::StatusPage& page = process_.page();
+  const bool left = page.stage.load(std::memory_order_relaxed) == common::Stage::kEnding;
+  if (death.known || !left) return death;
+  const auto fault = page.fault.load(std::memory_order_relaxed);
+  constexpr auto kSessionsFaults = static_cast<std::uint32_t>(ipc::WorkerFault::kBadMessage);
+  constexpr auto kHostsFaults = static_cast<std::uint32_t>(ipc::WorkerFault::kEngine);
+  ipc::WorkerExit code = ipc::WorkerExit::kStopped;
+  if (fault != 0) code = ipc::WorkerExit::kGuestFault;
+  if (fault >= kSessionsFaults) code = ipc::WorkerExit::kStartRefused;
+  if (fault >= kHostsFaults) code = ipc::WorkerExit::kHostFault;
+  return {CLD_EXITED, static_cast<int>(code)};
 }
 
 WorkerEnd Worker::end_of(const Death& death) const {
@@ -263,6 +327,7 @@ void Worker::record_end(const Death& death) {
     return ended(outcome == ipc::QueueOutcome::kGuestFault ? "guest's fault" : "failed",
                  fault_text());
   }
+  if (!death.known) return ended("died");
   ended("died", words_for(death));
 }
 

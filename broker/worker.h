@@ -16,8 +16,10 @@
 #include "broker/death.h"
 #include "broker/device_log.h"
 #include "broker/event_loop.h"
+#include "broker/exit_watch.h"
 #include "broker/forensics.h"
 #include "broker/jailer.h"
+#include "broker/keep.h"
 #include "broker/services.h"
 #include "broker/stall_watch.h"
 #include "broker/stats_report.h"
@@ -32,6 +34,8 @@ struct WorkerOrder {
   std::string device;  // "vda"
   std::uint32_t queue = 0;
   std::uint32_t uid = 0;
+  Keep* keep = nullptr;  // Null where it ends with the broker.
+  Keep::Id group = 0;    // Its connection's, where that is kept.
   common::DeviceKind kind = common::DeviceKind::kBlk;
   common::EngineKind engine = common::EngineKind::kFallback;
   WorkerRecipe recipe;
@@ -56,6 +60,12 @@ class Worker {
                                                                      DeviceLog& log,
                                                                      const WorkerOrder& order,
                                                                      Ended ended);
+  [[nodiscard]] bool adopted() const noexcept { return adopted_; }
+  // One that an earlier broker has started. Its end is not noticed before watch_adopted().
+  [[nodiscard]] static common::Result<std::unique_ptr<Worker>> adopt(Services& services,
+                                                                     DeviceLog& log, KeptThing kept,
+                                                                     Ended ended);
+  [[nodiscard]] common::Result<void> watch_adopted();  // Again: nothing.
   ~Worker();
   Worker(const Worker&) = delete;
   Worker& operator=(const Worker&) = delete;
@@ -94,6 +104,7 @@ class Worker {
   };
 
   Worker(Services& services, DeviceLog& log, const WorkerOrder& order, Ended ended);
+  [[nodiscard]] common::Result<void> keep(const WorkerOrder& order);
   [[nodiscard]] common::Result<void> watch();
   void check_jail(int tries_left);
   void send_stop();
@@ -101,7 +112,8 @@ class Worker {
   void next_swap();
   void finish_swap(bool swapped);
   void answer_all_swaps();
-  void on_exit();
+  void on_exit(const Death& death);
+  [[nodiscard]] Death guessed(const Death& death) const;
   [[nodiscard]] WorkerEnd end_of(const Death& death) const;
   [[nodiscard]] bool was_sealed() const {
     return process_.page().stage.load(std::memory_order_relaxed) >= common::Stage::kSealed;
@@ -120,7 +132,13 @@ class Worker {
   std::chrono::steady_clock::time_point started_;
   Jailed process_;
   std::unique_ptr<Forensics> forensics_;  // Null without --forensic.
-  common::Fd engine_;  // The worker's ring lives until this is closed, its files with it.
+  // io_uring: the worker's ring lives until this is closed, its files with it. Not valid with the
+  // fallback engine, and where the worker was adopted: then only `stop_` reaches it.
+  common::Fd engine_;
+  common::Fd stop_;
+  bool adopted_ = false;
+  bool watched_ = false;  // Adopted ones: from watch_adopted() on.
+  Kept kept_;
   Ended ended_;
 
   StallWatch stall_;
@@ -135,7 +153,7 @@ class Worker {
   EventLoop::Registration patience_timer_;
   EventLoop::Registration jail_timer_;
   EventLoop::Registration swap_timer_;
-  EventLoop::Registration exit_watch_;
+  ExitWatch exit_watch_;
 };
 
 }  // namespace broker

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "policy/broker.h"
+#include "policy/keeper.h"
 #include "policy/profile.h"
 #include "policy/session.h"
 #include "policy/worker_blk.h"
@@ -13,6 +14,7 @@ namespace policy {
 // Those of processes that seal themselves.
 inline constexpr const Profile* kAllProfiles[] = {
     &kSession,
+    &kKeeper,
     &kWorkerBlkUring,
     &kWorkerBlkFallback,
     &kWorkerBlkFallbackDirect,

@@ -70,6 +70,7 @@ inline constexpr ArgLimit kCloneOfAThread =
 inline constexpr std::uint64_t kNonBlockingSocket = SOCK_CLOEXEC | SOCK_NONBLOCK;
 inline constexpr std::uint64_t kBlkGetSize64 = 0x80081272;  // BLKGETSIZE64
 inline constexpr std::uint64_t kPidfdInfo = 0xc048ff0b;     // PIDFD_GET_INFO, 72 bytes
+inline constexpr std::uint64_t kPidfdExit = 0xc040ff0b;     // PIDFD_GET_INFO, 64 bytes
 inline constexpr std::uint64_t kPrSetMdwe = 65;             // Newer than some build hosts' headers.
 inline constexpr int kSysMseal = 462;
 
@@ -87,6 +88,9 @@ inline constexpr SyscallRule kBrokerSyscalls[] = {
     {SYS_socket,
      {arg_is(0, AF_UNIX), arg_is(1, SOCK_STREAM | kNonBlockingSocket)},
      "broker/socket.cpp: connect_to"},
+    {SYS_socket,
+     {arg_is(0, AF_UNIX), arg_is(1, SOCK_SEQPACKET | kNonBlockingSocket)},
+     "broker/socket.cpp: listen_on"},
     {SYS_connect, {}, "broker/socket.cpp: connect_to"},
     {SYS_socket,
      {arg_is(0, AF_UNIX), arg_is(1, SOCK_DGRAM | kNonBlockingSocket)},
@@ -118,6 +122,9 @@ inline constexpr SyscallRule kBrokerSyscalls[] = {
     {SYS_ioctl, {arg_is(1, kPidfdInfo)}, "policy/posture.cpp: dump_skipped"},
     {SYS_pidfd_open, {arg_is(1, 0)}, "policy/posture.cpp: dump_skipped"},
     {SYS_pidfd_send_signal, {arg_is(1, SIGKILL), arg_is(2, 0)}, "broker/death.cpp: kill_child"},
+    {SYS_pidfd_send_signal, {arg_is(1, 0), arg_is(2, 0)}, "broker/death.cpp: death_of_adopted"},
+    {SYS_ioctl, {arg_is(1, kPidfdExit)}, "broker/death.cpp: death_of_adopted"},
+    {SYS_setsockopt, {arg_is(1, SOL_SOCKET), arg_is(2, SO_SNDTIMEO)}, "broker/keep.cpp: watch"},
     {SYS_waitid, {arg_is(0, P_PIDFD), arg_within(3, WEXITED | WNOHANG)}, "broker/death.cpp: reap"},
     {SYS_ioctl, {arg_is(1, kBlkGetSize64)}, "broker/open_disk.cpp: disk_bytes"},
     {SYS_fcntl, {arg_is(1, F_OFD_SETLK)}, "broker/blk_config.cpp: unlock"},
@@ -175,10 +182,10 @@ inline constexpr SyscallRule kBrokerSyscalls[] = {
     {SYS_setgroups, {arg_is(0, 0)}, "policy/spawn_child.cpp: take_ids"},
     {SYS_setresgid, {}, "policy/spawn_child.cpp: take_ids"},
     {SYS_setresuid, {}, "policy/spawn_child.cpp: take_ids"},
-    {SYS_setsid, {}, "policy/spawn_child.cpp: die_with_parent"},
+    {SYS_setsid, {}, "policy/spawn_child.cpp: leave_session"},
     {SYS_prctl,
      {arg_is(0, PR_SET_PDEATHSIG), arg_is(1, SIGKILL)},
-     "policy/spawn_child.cpp: die_with_parent"},
+     "policy/spawn_child.cpp: leave_session"},
     {SYS_fcntl, {arg_is(1, F_DUPFD_CLOEXEC)}, "policy/spawn_child.cpp: moved_up"},
     {SYS_dup3, {}, "policy/spawn_child.cpp: place"},
     {SYS_close_range, {arg_is(2, 0)}, "policy/spawn_child.cpp: close_between"},

@@ -299,7 +299,7 @@ Result<void> enter_jail(const JailOrder& order, const JailLimits& /*limits*/,
   record(page, Layer::kRlimits, outcome(set_early_rlimits()));
   record(page, Layer::kNotDumpable, take_not_dumpable());
   record(page, Layer::kMdwe, take_mdwe());
-  TRY(die_with_broker(parent));
+  if (order.outlives_broker != 1) TRY(die_with_broker(parent));
 
   TRY(demand_strict(order, page, {Layer::kSeccomp}));
   page.stage.store(common::Stage::kJailed, std::memory_order_relaxed);

@@ -384,4 +384,23 @@ std::vector<pid_t> process_tree(pid_t root) {
   return tree;
 }
 
+// The kernel shows of whom a pidfd is.
+std::vector<pid_t> held_processes(pid_t root, const std::vector<pid_t>& tree) {
+  std::vector<pid_t> found;
+  const std::string directory = proc_path(root, "fdinfo");
+  for (const std::string& fd : list_directory(directory).value_or(std::vector<std::string>{})) {
+    const auto info = read_file(directory + "/" + fd);
+    for (const std::string& line : lines_of(info.value_or(""))) {
+      pid_t pid = 0;
+      if (!line.starts_with("Pid:\t")) continue;
+      (void)std::from_chars(line.data() + 5, line.data() + line.size(), pid);
+      const bool known = std::find(tree.begin(), tree.end(), pid) != tree.end() ||
+                         std::find(found.begin(), found.end(), pid) != found.end();
+      if (pid > 0 && !known) found.push_back(pid);
+    }
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
 }  // namespace policy

@@ -51,6 +51,8 @@ struct ProcessPosture {
 
 // The process and all its descendants, parents first.
 [[nodiscard]] std::vector<pid_t> process_tree(pid_t root);
+// What `root` supervises by a pidfd and is not in its `tree`: what it has adopted.
+[[nodiscard]] std::vector<pid_t> held_processes(pid_t root, const std::vector<pid_t>& tree);
 
 // The table that `bulkhead posture` prints.
 [[nodiscard]] std::string format_postures(const std::vector<ProcessPosture>& postures);

@@ -259,6 +259,7 @@ Result<Child> spawn(const SpawnRequest& request) {
   plan.null = null.ref().number;
   plan.program = request.program.number;
   plan.title = request.title;
+  plan.outlives_parent = request.outlives_parent;
   plan.environment = kSanitizerBuild ? environ : none;
   const std::uint32_t inherited = request.net_namespace.valid() ? unsigned{CLONE_NEWNET} : 0U;
   return run_plan(plan, request.namespaces & ~inherited, request.uid, request.gid,

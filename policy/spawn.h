@@ -32,6 +32,7 @@ struct SpawnRequest {
   // A network namespace to start in (make_empty_network()) where `namespaces` has CLONE_NEWNET,
   // instead of a new one for each. Needs CAP_SYS_ADMIN.
   common::FdRef net_namespace;
+  bool outlives_parent = false;  // Else it dies with the thread that called spawn() (PDEATHSIG).
 };
 
 // A child that is not reaped yet; the owner of `pidfd` must.
@@ -40,8 +41,7 @@ struct Child {
   common::Fd pidfd;
 };
 
-// Returns once the program runs (exec succeeded). Errors name the step that failed. The program
-// dies with the thread that called spawn() (PDEATHSIG).
+// Returns once the program runs (exec succeeded). Errors name the step that failed.
 [[nodiscard]] common::Result<Child> spawn(const SpawnRequest& request);
 
 // A network namespace with nothing in it, not even a loopback that is up; lives as long as the

@@ -50,8 +50,9 @@ BULKHEAD_CHILD_CODE void take_ids(const SpawnPlan& plan) {
 
 // Survives exec, but not a change of ids, so it comes after it. A parent that died before is
 // noticed by the closed pair.
-BULKHEAD_CHILD_CODE void die_with_parent(const SpawnPlan& plan) {
+BULKHEAD_CHILD_CODE void leave_session(const SpawnPlan& plan) {
   must(plan, SpawnStep::kSession, ::syscall(SYS_setsid));
+  if (plan.outlives_parent) return;
   must(plan, SpawnStep::kDeathSignal, ::syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0));
   char none = 0;
   const long alive =
@@ -152,7 +153,7 @@ BULKHEAD_CHILD_CODE int child_main(void* argument) {
   if (plan.program < 0) {
     while (true) ::syscall(SYS_exit_group, 0);
   }
-  die_with_parent(plan);
+  leave_session(plan);
   arrange_descriptors(plan);
   reset_signals(plan);
   const char* const arguments[] = {plan.title, nullptr};

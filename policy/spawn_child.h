@@ -45,6 +45,7 @@ struct SpawnPlan {
   int parent_end = -1;
   bool take_ids = false;
   bool drop_groups = false;
+  bool outlives_parent = false;
   char* const* environment = nullptr;
 };
 

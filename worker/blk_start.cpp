@@ -29,7 +29,8 @@ Started<Machine> make_uring(const Orders& orders, Guest& guest) noexcept {
        .device = at(WorkerFd::kDevice),
        .device_buffered = orders.device.has_buffered != 0 ? at(WorkerFd::kDeviceBuffered) : FdRef{},
        .kick = guest.kick.ref(),
-       .call = guest.call.ref()});
+       .call = guest.call.ref(),
+       .stop = at(WorkerFd::kStop)});
   if (!engine) {
     return host_fault(WorkerFault::kEngine, std::to_underlying(EngineStep::kRing),
                       engine.error().os_errno);

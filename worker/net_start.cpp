@@ -28,7 +28,8 @@ Started<NetMachine> make_uring(const NetOrders& orders, Guest& guest) noexcept {
                                                                .layout = orders.layout,
                                                                .device = at(WorkerFd::kDevice),
                                                                .kick = guest.kick.ref(),
-                                                               .call = guest.call.ref()});
+                                                               .call = guest.call.ref(),
+                                                               .stop = at(WorkerFd::kStop)});
   if (!engine) {
     return host_fault(WorkerFault::kEngine, std::to_underlying(EngineStep::kRing),
                       engine.error().os_errno);

@@ -12,6 +12,7 @@ namespace {
 using common::Result;
 using common::ipc::kSlotDevice;
 using common::ipc::kSlotKick;
+using common::ipc::kSlotStop;
 
 // A batch takes one enter(), unless the kernel is out of memory.
 constexpr int kAttempts = 1000;
@@ -27,6 +28,7 @@ Result<std::unique_ptr<TapEngine>> TapUring::create(TapDirection direction,
 TapUring::TapUring(TapDirection direction, UringPort port) noexcept
     : direction_(direction), port_(std::move(port)) {
   if (port_.has_kick()) arm_kick();
+  if (port_.has_stop()) arm_stop();
 }
 
 TapWakeup TapUring::transfer(std::span<TapPacket> packets) noexcept {
@@ -107,7 +109,9 @@ void TapUring::take(const io_uring_cqe& completion, TapWakeup& wakeup) noexcept 
       wakeup.tap_ready = true;
       return;
     default:
-      if (port_.take(completion) == UringPort::Message::kCallSwapped) wakeup.call_swapped = true;
+      const UringPort::Message message = port_.take(completion);
+      if (message == UringPort::Message::kCallSwapped) wakeup.call_swapped = true;
+      if (message == UringPort::Message::kStopLost) arm_stop();
       return;
   }
 }
@@ -137,6 +141,13 @@ void TapUring::arm_kick() noexcept {
   entry->poll32_events = POLLIN;
   entry->len = IORING_POLL_ADD_MULTI;
   entry->user_data = UringPort::kKindKick;
+}
+
+void TapUring::arm_stop() noexcept {
+  io_uring_sqe* const entry = port_.claim(IORING_OP_POLL_ADD, kSlotStop);
+  if (entry == nullptr) return;
+  entry->poll32_events = POLLIN;
+  entry->user_data = UringPort::kKindStop;
 }
 
 void TapUring::arm_tap() noexcept {

@@ -35,6 +35,7 @@ class TapUring final : public TapEngine {
   void prepare(const TapPacket& packet, std::uint32_t index) noexcept;
   void arm_kick() noexcept;
   void arm_tap() noexcept;
+  void arm_stop() noexcept;
   void reap(TapWakeup& wakeup) noexcept;
   void take(const io_uring_cqe& completion, TapWakeup& wakeup) noexcept;
   [[nodiscard]] TapWakeup done(TapWakeup wakeup) const noexcept;

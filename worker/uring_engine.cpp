@@ -15,6 +15,7 @@ using common::Result;
 using common::ipc::kSlotDevice;
 using common::ipc::kSlotDeviceBuffered;
 using common::ipc::kSlotKick;
+using common::ipc::kSlotStop;
 
 }  // namespace
 
@@ -25,6 +26,7 @@ Result<std::unique_ptr<Engine>> UringEngine::create(const Parts& parts) noexcept
 
 UringEngine::UringEngine(UringPort port) noexcept : port_(std::move(port)) {
   if (port_.has_kick()) arm_kick();
+  if (port_.has_stop()) arm_stop();
 }
 
 // Sleeps for a single completion: a guest may be waiting for just that request, and what gathers
@@ -71,6 +73,7 @@ void UringEngine::reap(Wakeup& wakeup) noexcept {
       default:
         const UringPort::Message message = port_.take(completion);
         if (message == UringPort::Message::kStop) wakeup.stop = true;
+        if (message == UringPort::Message::kStopLost) arm_stop();
         if (message == UringPort::Message::kCallSwapped) wakeup.call_swapped = true;
         break;
     }
@@ -94,6 +97,15 @@ void UringEngine::arm_kick() noexcept {
   entry->addr = reinterpret_cast<std::uint64_t>(&kick_value_);
   entry->len = sizeof(kick_value_);
   entry->user_data = UringPort::kKindKick;
+}
+
+// opcodes: READ
+void UringEngine::arm_stop() noexcept {
+  io_uring_sqe* const entry = port_.claim(IORING_OP_READ, kSlotStop);
+  if (entry == nullptr) return;
+  entry->addr = reinterpret_cast<std::uint64_t>(&stop_value_);
+  entry->len = sizeof(stop_value_);
+  entry->user_data = UringPort::kKindStop;
 }
 
 // opcodes: FSYNC

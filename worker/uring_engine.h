@@ -36,12 +36,14 @@ class UringEngine final : public Engine {
   void prepare_transfer(const IoRequest& request) noexcept;
   void prepare_fallocate(const IoRequest& request) noexcept;
   void arm_kick() noexcept;
+  void arm_stop() noexcept;
   void reap(Wakeup& wakeup) noexcept;
   void finish_kick(std::int32_t result, Wakeup& wakeup) noexcept;
 
   UringPort port_;
   std::uint32_t in_flight_ = 0;
   std::uint64_t kick_value_ = 0;  // Written by the kernel; the number of kicks means nothing.
+  std::uint64_t stop_value_ = 0;  // The same.
   CompletionFifo done_;
 };
 

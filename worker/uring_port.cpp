@@ -15,6 +15,7 @@ using common::ipc::kSlotCount;
 using common::ipc::kSlotDevice;
 using common::ipc::kSlotDeviceBuffered;
 using common::ipc::kSlotKick;
+using common::ipc::kSlotStop;
 
 // Without a kick eventfd the ring is looked at this often.
 constexpr std::uint32_t kUnkickedPollUs = 100;
@@ -30,12 +31,16 @@ Result<UringPort> UringPort::open(const Parts& parts) noexcept {
   files[kSlotCall] = parts.call.number;
   files[kSlotDevice] = parts.device.number;
   files[kSlotDeviceBuffered] = parts.device_buffered.number;
+  files[kSlotStop] = parts.stop.number;
   TRY(ring.enable(parts.ring, files));
-  return UringPort(std::move(ring), parts.kick.valid(), parts.call.valid());
+  return UringPort(std::move(ring), parts);
 }
 
-UringPort::UringPort(Uring ring, bool has_kick, bool has_call) noexcept
-    : ring_(std::move(ring)), has_kick_(has_kick), has_call_(has_call) {}
+UringPort::UringPort(Uring ring, const Parts& parts) noexcept
+    : ring_(std::move(ring)),
+      has_kick_(parts.kick.valid()),
+      has_call_(parts.call.valid()),
+      has_stop_(parts.stop.valid()) {}
 
 bool UringPort::enter(bool sleep) noexcept {
   const int result = ring_.enter(sleep ? 1 : 0, has_kick_ ? 0 : kUnkickedPollUs);
@@ -66,6 +71,11 @@ UringPort::Message UringPort::take(const io_uring_cqe& completion) noexcept {
     has_call_ = true;
     call_queued_ = call_pending_ = call_again_ = false;
     return Message::kCallSwapped;
+  }
+  if (completion.user_data == kKindStop) {
+    if (completion.res == -EINTR || completion.res == -ECANCELED) return Message::kStopLost;
+    stopping_ = stopping_ || completion.res >= 0;
+    return Message::kStop;
   }
   if ((completion.user_data & kKindMask) == kKindCall) {
     finish_call(static_cast<std::uint32_t>(completion.user_data), completion.res);

@@ -23,6 +23,7 @@ class UringPort {
     common::FdRef device_buffered{};  // Invalid: nobody will use kSlotDeviceBuffered.
     common::FdRef kick{};             // Invalid: the front-end wants its ring polled.
     common::FdRef call{};             // Invalid: no interrupts until the broker swaps one in.
+    common::FdRef stop{};             // An eventfd; invalid: kRingStop is the only way to stop us.
   };
 
   // user_data: in the high half one of these, whose low half is the engine's, or the generation of
@@ -32,9 +33,11 @@ class UringPort {
   static constexpr std::uint64_t kKindKick = 1ULL << 32;
   static constexpr std::uint64_t kKindCall = 2ULL << 32;
   static constexpr std::uint64_t kKindDevice = 3ULL << 32;
+  static constexpr std::uint64_t kKindStop = 4ULL << 32;
 
-  // What a completion was that is neither data, kick nor the device's readiness.
-  enum class Message : std::uint8_t { kNone, kStop, kCallSwapped };
+  // What a completion was that is neither data, kick nor the device's readiness. kStopLost: nobody
+  // looks at the stop eventfd any more; look again.
+  enum class Message : std::uint8_t { kNone, kStop, kStopLost, kCallSwapped };
 
   // Afterwards no descriptor of `parts` is needed: the ring holds the files, and this task the
   // ring.
@@ -62,6 +65,8 @@ class UringPort {
   [[nodiscard]] bool completions_waiting() const noexcept { return ring_.completions_waiting(); }
   [[nodiscard]] std::uint64_t system_calls() const noexcept { return ring_.system_calls(); }
 
+  // The engine is to look at kSlotStop, in the way its profile allows.
+  [[nodiscard]] bool has_stop() const noexcept { return has_stop_; }
   [[nodiscard]] bool has_kick() const noexcept { return has_kick_; }
   // It was an eventfd when we started; without it, the avail ring is looked at from time to time.
   void lose_kick() noexcept { has_kick_ = false; }
@@ -73,7 +78,7 @@ class UringPort {
   [[nodiscard]] bool faulty() const noexcept { return broken_ || ring_.overflowed(); }
 
  private:
-  UringPort(Uring ring, bool has_kick, bool has_call) noexcept;
+  UringPort(Uring ring, const Parts& parts) noexcept;
   [[nodiscard]] io_uring_sqe* claim_after_submitting(std::uint8_t opcode,
                                                      std::uint32_t slot) noexcept;
   void finish_call(std::uint32_t generation, std::int32_t result) noexcept;
@@ -81,6 +86,7 @@ class UringPort {
   Uring ring_;
   bool has_kick_ = false;
   bool has_call_ = false;
+  bool has_stop_ = false;
   bool stopping_ = false;
   bool broken_ = false;
 

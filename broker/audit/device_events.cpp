@@ -76,6 +76,8 @@ Event worker_started(std::uint32_t queue, const Jailed& worker, std::string_view
   return std::move(event).with(Key::kEngine, engine).with(Key::kFilter, worker.filter);
 }
 
+Event process_adopted(const Process& process) { return of_process(Kind::kProcessAdopted, process); }
+
 Event process_jailed(const Process& process, const common::LayerResults& layers) {
   std::uint64_t enforced = 0;
   for (const common::LayerResult& layer : layers) enforced += layer.state == State::kEnforced;

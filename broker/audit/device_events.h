@@ -33,6 +33,7 @@ struct Process {
 [[nodiscard]] Event session_started(const Jailed& session);
 [[nodiscard]] Event worker_started(std::uint32_t queue, const Jailed& worker,
                                    std::string_view engine);
+[[nodiscard]] Event process_adopted(const Process& process);
 [[nodiscard]] Event process_jailed(const Process& process, const common::LayerResults& layers);
 [[nodiscard]] Event process_ended(const Process& process, std::string_view outcome,
                                   std::string_view cause = {});

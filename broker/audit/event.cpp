@@ -28,6 +28,13 @@ constexpr KindRow kKinds[] = {
     {Kind::kBrokerStarted, "broker-started", kNoted, false,
      "the broker started: version {version}, pid {pid}, uid {uid}"},
     {Kind::kBrokerStopped, "broker-stopped", kNoted, false, "the broker ended[: {cause}]"},
+    {Kind::kBrokerTookOver, "broker-took-over", kNoted, false,
+     "the broker with pid {pid} goes on with {count} processes of another, {cause}"},
+    {Kind::kBrokerLeft, "broker-left", kNoted, false,
+     "the broker with pid {pid} left what it served to the next one: {cause}"},
+    {Kind::kProcessAdopted, "process-adopted", kNoted, false,
+     "the {role} with pid {pid} of device {device}[ of VM {vm}][, queue {queue},] goes on under "
+     "this broker"},
     {Kind::kEventsDropped, "events-dropped", kNoted, false,
      "{count} more events '{kind}'[ of device {device}] were left out: there were too many a "
      "second"},

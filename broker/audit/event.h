@@ -28,6 +28,9 @@ enum class Kind : std::uint8_t {
   kAuditOpened,  // The first in each run, and in each file.
   kBrokerStarted,
   kBrokerStopped,
+  kBrokerTookOver,  // What another had started goes on under this one.
+  kBrokerLeft,      // And this is the end of that other.
+  kProcessAdopted,
   kEventsDropped,  // A device's peers caused too many of a kind.
   kEventsLost,     // A sink could not take them.
   kPostureRefused,

@@ -18,6 +18,26 @@ Answer<JsonLog> JsonLog::open(const std::string& where) {
   return log;
 }
 
+Answer<JsonLog> JsonLog::open_of_another(const std::string& where) {
+  if (where == "journal") return open(where);
+  TRY_LET(LogFile file, LogFile::open(where, LogFile::Lock::kLater));
+  return JsonLog("file", std::move(file));
+}
+
+Answer<void> JsonLog::take() {
+  auto* const file = std::get_if<LogFile>(&sink_);
+  if (file == nullptr) return {};
+  TRY(file->lock());
+  // That broker may have gone on in another one meanwhile.
+  TRY_LET(const bool moved, file->moved());
+  if (moved) {
+    TRY_LET(LogFile now, LogFile::open(file->path()));
+    *file = std::move(now);
+  }
+  TRY_LET(head_, file->find_head());
+  return {};
+}
+
 void JsonLog::write_opened(Time time) {
   auto event = Event(Kind::kAuditOpened)
                    .with(Key::kSink, where_)

@@ -18,6 +18,11 @@ class JsonLog {
   // `where` is "journal" or a path. Goes on where the file ends; nothing is written yet.
   [[nodiscard]] static Answer<JsonLog> open(const std::string& where);
 
+  // A file that another broker writes to yet; all there is to do with it is take().
+  [[nodiscard]] static Answer<JsonLog> open_of_another(const std::string& where);
+  // Waits a moment for that broker to let go, and goes on where the file ends then.
+  [[nodiscard]] Answer<void> take();
+
   // First of all, and again after reopen() has found another file.
   void write_opened(Time time);
   void write(const Event& event, Time time);

@@ -82,7 +82,7 @@ Answer<Fd> open_file(FdRef directory, const std::string& path) {
 }
 
 // Held by the open file, so as long as we have it.
-bool lock(FdRef file) {
+bool take_lock(FdRef file) {
   struct flock whole {};
   whole.l_type = F_WRLCK;
   whole.l_whence = SEEK_SET;
@@ -146,12 +146,18 @@ Tail read_tail(FdRef file) {
 
 }  // namespace
 
-Answer<LogFile> LogFile::open(const std::string& path) {
+Answer<LogFile> LogFile::open(const std::string& path, Lock lock) {
   TRY_LET(const Fd directory, open_directory(path));
   TRY_LET(Fd file, open_file(directory.ref(), path));
   LogFile log(path, std::move(file));
   TRY(log.check());
+  if (lock == Lock::kNow) TRY(log.lock());
   return log;
+}
+
+Answer<void> LogFile::lock() const {
+  if (take_lock(file_.ref())) return {};
+  return log_error(path_, "is written to by another broker; give each its own");
 }
 
 Answer<void> LogFile::check() {
@@ -175,9 +181,6 @@ Answer<void> LogFile::check() {
     return log_error(path_,
                      "has another name, too (a hard link); remove that, or give another "
                      "path");
-  }
-  if (!lock(file_.ref())) {
-    return log_error(path_, "is written to by another broker; give each its own");
   }
   device_ = status.st_dev;
   inode_ = status.st_ino;

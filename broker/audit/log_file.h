@@ -23,7 +23,11 @@ class LogFile {
   // Makes it (mode 0640) where there is none. Refused: a link, what is no regular file, one that
   // others own, may write or (beyond its group) read, one in a directory that everybody may write
   // to, and one that another broker writes to.
-  [[nodiscard]] static Answer<LogFile> open(const std::string& path);
+  // kLater: another broker may write to it until lock().
+  enum class Lock : std::uint8_t { kNow, kLater };
+  [[nodiscard]] static Answer<LogFile> open(const std::string& path, Lock lock = Lock::kNow);
+  // Keeps other brokers out; waits a moment for one that ends.
+  [[nodiscard]] Answer<void> lock() const;
 
   // Where the chain in it stands; one that was rotated away while no broker ran (PATH.1) counts
   // where the file is empty. Refused: a file with something else in it.

@@ -17,27 +17,28 @@ Time now() { return std::chrono::system_clock::now(); }
 
 }  // namespace
 
-Answer<std::unique_ptr<Trail>> Trail::open(const AuditConfig& config, Log& log) {
+Answer<std::unique_ptr<Trail>> Trail::open(const AuditConfig& config, Log& log, File file) {
   if (config.required && config.log.empty() && config.kernel == KernelAudit::kOff) {
     return common::fail(std::string(
         "--audit=required, and no audit log is named; give --audit-log, or --audit-kernel"));
   }
   std::unique_ptr<Trail> trail(new Trail(log));
+  trail->required_ = config.required;
   Shared& shared = *trail->shared_;
-  const auto left_out = [&](const std::string& error) -> Answer<void> {
-    if (config.required) {
-      return common::fail(error + " (--audit=required does not let the broker start without it)");
+  if (!config.log.empty() && file == File::kOfAnother) {
+    auto json = JsonLog::open_of_another(config.log);
+    if (json) {
+      trail->not_ours_ = *std::move(json);
+    } else {
+      TRY(trail->leave_out(json.error()));
     }
-    log.error("", error + "; going on without it, since --audit=required is not given");
-    return {};
-  };
-  if (!config.log.empty()) {
+  } else if (!config.log.empty()) {
     auto json = JsonLog::open(config.log);
     if (json) {
       shared.json = *std::move(json);
       shared.json->write_opened(now());
     } else {
-      TRY(left_out(json.error()));
+      TRY(trail->leave_out(json.error()));
     }
   }
   if (config.kernel != KernelAudit::kOff) {
@@ -45,14 +46,44 @@ Answer<std::unique_ptr<Trail>> Trail::open(const AuditConfig& config, Log& log) 
     if (kernel) {
       shared.kernel = *std::move(kernel);
     } else {
-      TRY(left_out(kernel.error()));
+      TRY(trail->leave_out(kernel.error()));
     }
   }
-  trail->active_ = shared.json || shared.kernel;
+  trail->active_ = shared.json || shared.kernel || trail->not_ours_;
   return trail;
 }
 
+Answer<void> Trail::leave_out(const std::string& error) {
+  if (required_) {
+    return common::fail(error + " (--audit=required does not let the broker start without it)");
+  }
+  log_.error("", error + "; going on without it, since --audit=required is not given");
+  return {};
+}
+
+Answer<void> Trail::take_file() {
+  if (!not_ours_) return {};
+  const auto taken = not_ours_->take();
+  if (taken) {
+    shared_->json = std::move(not_ours_);
+    shared_->json->write_opened(now());
+  }
+  not_ours_.reset();
+  take_waiting();
+  active_ = shared_->json || shared_->kernel;
+  if (!taken) TRY(leave_out(taken.error()));
+  if (thread_) say_head("goes on");
+  return {};
+}
+
+void Trail::take_waiting() {
+  for (Task& task : std::exchange(waiting_, {})) add(std::move(task));
+}
+
 Trail::~Trail() {
+  // Another broker's file is not written to; the kernel's log is everybody's.
+  not_ours_.reset();
+  take_waiting();
   if (thread_) {
     std::unique_lock lock(shared_->mutex);
     shared_->stop = true;
@@ -119,6 +150,10 @@ void Trail::look() {
 }
 
 void Trail::add(Task task) {
+  if (not_ours_) {
+    if (waiting_.size() < kTasksMax) waiting_.push_back(std::move(task));
+    return;
+  }
   if (!thread_) return perform(*shared_, task);
   const std::scoped_lock lock(shared_->mutex);
   if (shared_->tasks.size() >= kTasksMax) {

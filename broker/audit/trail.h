@@ -38,11 +38,19 @@ class Trail {
  public:
   // Opens what `config` names. Where a sink cannot be had, and is not required, the log says so and
   // it is left out.
-  [[nodiscard]] static Answer<std::unique_ptr<Trail>> open(const AuditConfig& config, Log& log);
+  // kOfAnother: a broker that we take over from writes the file yet. Events wait here until
+  // take_file().
+  enum class File : std::uint8_t { kOurs, kOfAnother };
+  [[nodiscard]] static Answer<std::unique_ptr<Trail>> open(const AuditConfig& config, Log& log,
+                                                           File file = File::kOurs);
   Trail(const Trail&) = delete;
   Trail& operator=(const Trail&) = delete;
   // Waits a moment for what is not written yet.
   ~Trail();
+
+  // The other broker has left, and let go of the file: waits a moment where it has not, and writes
+  // what has happened. Fails where the file cannot be had and is required.
+  [[nodiscard]] Answer<void> take_file();
 
   // From now on the caller does not wait. After the broker has given up its privileges: what a
   // thread has, it keeps.
@@ -89,6 +97,8 @@ class Trail {
   };
 
   explicit Trail(Log& log) : log_(log), shared_(std::make_shared<Shared>()) {}
+  [[nodiscard]] Answer<void> leave_out(const std::string& error);
+  void take_waiting();
   void say_head(const char* when);
   void add(Task task);
   static void run(Shared& shared);
@@ -101,6 +111,9 @@ class Trail {
   std::shared_ptr<Shared> shared_;
   std::optional<std::thread> thread_;
   bool active_ = false;
+  bool required_ = false;
+  std::optional<JsonLog> not_ours_;  // Until take_file().
+  std::deque<Task> waiting_;         // For it.
 };
 
 }  // namespace broker::audit

@@ -97,6 +97,14 @@ void Desk::status(const Caller& caller) {
     if (!served.device) continue;
     if (served.connected()) ++reply.connected;
     reply.workers += static_cast<std::uint32_t>(served.device->worker_count());
+    std::vector<Connection::Process> processes;
+    served.device->list_processes(processes);
+    reply.adopted += static_cast<std::uint32_t>(
+        std::count_if(processes.begin(), processes.end(),
+                      [](const Connection::Process& process) { return process.adopted; }));
+  }
+  if (const Jailed* keeper = keep_ == nullptr ? nullptr : keep_->keeper(); keeper != nullptr) {
+    reply.keeper = static_cast<std::uint32_t>(keeper->child.pid);
   }
   reply.clients = static_cast<std::uint32_t>(server_.client_count());
   const auto since = started_at_.time_since_epoch();
@@ -127,12 +135,19 @@ void Desk::process(const Caller& caller, const std::string& device, std::uint32_
   if (const Fleet::Served* served = fleet_.find(device); served != nullptr && served->device) {
     served->device->list_processes(processes);
   }
+  // Of no device: the broker, and the keeper.
+  const Jailed* keeper = device.empty() && keep_ != nullptr ? keep_->keeper() : nullptr;
+  if (keeper != nullptr) {
+    processes.push_back({::getpid(), {}});
+    processes.push_back({keeper->child.pid, reported_layers(keeper->page())});
+  }
   ProcessReply reply;
   if (device.empty() && index == 0) {
     reply.pid = static_cast<std::uint32_t>(::getpid());
   } else if (index < processes.size()) {
     reply.pid = static_cast<std::uint32_t>(processes[index].pid);
     reply.has_layers = 1;
+    reply.adopted = processes[index].adopted ? 1 : 0;
     reply.layers = layer_bits(processes[index].layers);
   } else {
     return server_.answer(caller.id, told(Outcome::kNotFound, "there is no such process"));

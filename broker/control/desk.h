@@ -33,6 +33,7 @@ class Desk final : public Requests {
         fleet_(fleet),
         log_(services.log),
         loop_(services.loop),
+        keep_(services.keep),
         events_(events),
         facts_(std::move(facts)) {}
 
@@ -60,6 +61,7 @@ class Desk final : public Requests {
   Fleet& fleet_;
   Log& log_;
   EventLoop& loop_;
+  const Keep* keep_;  // Null where children end with the broker.
   EventRing& events_;
   Facts facts_;
   struct Waiting {

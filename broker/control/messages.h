@@ -169,6 +169,8 @@ struct StatusReply {
   std::uint32_t connected = 0;  // Devices that a VMM uses.
   std::uint32_t workers = 0;
   std::uint32_t clients = 0;
+  std::uint32_t adopted = 0;  // Sessions and workers that an earlier broker has started.
+  std::uint32_t keeper = 0;   // The pid of what holds all that for the next broker; 0: none.
   std::uint64_t started_unix_s = 0;
   std::uint64_t uptime_ms = 0;
   std::uint64_t descriptors_max = 0;  // RLIMIT_NOFILE.
@@ -212,6 +214,7 @@ struct ProcessReply {
   std::uint32_t version = kVersion;
   std::uint32_t pid = 0;
   std::uint32_t has_layers = 0;
+  std::uint32_t adopted = 0;  // 1: an earlier broker has started it.
   // As the process found them itself.
   std::array<std::uint32_t, common::kLayerCount> layers{};
 };

@@ -15,6 +15,7 @@ namespace {
 struct Jailed {
   std::string device;
   policy::ProcessPosture posture;
+  bool adopted = false;
 };
 
 std::string_view state_name(policy::LayerState state) {
@@ -59,7 +60,9 @@ void look_at(Client& client, const std::string& device, std::vector<Jailed>& jai
                                         (*reply)->has_layers != 0 ? &layers : nullptr);
     // One that has ended meanwhile has no posture any more.
     if (posture) {
-      jailed.push_back({device, *std::move(posture)});
+      const bool adopted = (*reply)->adopted != 0;
+      if (adopted) posture->title += " (adopted)";
+      jailed.push_back({device, *std::move(posture), adopted});
     } else if (posture.error().os_errno == EACCES || posture.error().os_errno == EPERM) {
       error = "cannot look at process " + std::to_string((*reply)->pid) + ": " +
               errno_text(posture.error().os_errno) + "; run this as root, or as the broker's user";
@@ -75,6 +78,7 @@ std::string as_json(const std::vector<Jailed>& jailed) {
     json.object().number("pid", static_cast<std::uint64_t>(one.posture.pid));
     json.text("role", role_name(one.posture.role)).text("device", one.device);
     json.text("title", one.posture.title);
+    json.flag("adopted", one.adopted);
     json.number("descriptors", one.posture.descriptors.size());
     json.array("layers");
     for (const policy::LayerView& layer : one.posture.layers) {

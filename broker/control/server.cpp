@@ -34,8 +34,10 @@ std::string replaced(std::string text, std::string_view from, std::string_view t
 
 }  // namespace
 
-Answer<std::unique_ptr<Server>> Server::make(const BrokerConfig& config, const std::string& path) {
+Answer<std::unique_ptr<Server>> Server::make(const BrokerConfig& config, const std::string& path,
+                                             std::optional<Listener> kept) {
   TRY_LET(const AccessRules rules, access_rules(config));
+  if (kept) return std::unique_ptr<Server>(new Server(*std::move(kept), rules));
   DeviceConfig socket;
   socket.socket_path = path;
   // Everybody may connect, to be told that he may not do more: who may is decided by access_of().
@@ -58,6 +60,7 @@ common::Result<void> Server::open(Services& services, Requests& requests) {
 void Server::close() noexcept {
   listener_watch_.reset();
   accept_pause_.reset();
+  kept_.reset();
   listener_.fd.reset();
   remove_socket(listener_);
 }

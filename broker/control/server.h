@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,6 +18,7 @@
 #include "broker/control/messages.h"
 #include "broker/control/requests.h"
 #include "broker/event_loop.h"
+#include "broker/keep.h"
 #include "broker/services.h"
 #include "broker/socket.h"
 
@@ -27,15 +29,20 @@ inline constexpr std::size_t kChangersMax = 32;
 
 class Server {
  public:
-  // Listens from here on; whoever connects waits until open().
+  // Listens from here on; whoever connects waits until open(). `kept`: where an earlier broker
+  // listened.
   [[nodiscard]] static Answer<std::unique_ptr<Server>> make(const BrokerConfig& config,
-                                                            const std::string& path);
+                                                            const std::string& path,
+                                                            std::optional<Listener> kept = {});
   ~Server() { remove_socket(listener_); }
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
   // `requests` outlives the server's clients.
   [[nodiscard]] common::Result<void> open(Services& services, Requests& requests);
+  [[nodiscard]] const Listener& listener() const noexcept { return listener_; }
+  // Kept for the next broker until close().
+  void keep(Kept kept) noexcept { kept_ = std::move(kept); }
   // Lets nobody in any more. Who is connected still gets answers.
   void close() noexcept;
 
@@ -78,6 +85,7 @@ class Server {
   void record_refusal(const Peer& peer, std::string_view why);
 
   Listener listener_;
+  Kept kept_;
   AccessRules rules_;
   Services* services_ = nullptr;  // From open() on.
   Requests* requests_ = nullptr;

@@ -38,6 +38,13 @@ std::string engine_of(const DeviceReply& device) {
   return engine_name(static_cast<common::EngineKind>(device.engine));
 }
 
+// What becomes of it all when the broker goes, and what came of one that went.
+std::string adopted_text(const StatusReply& status) {
+  if (status.keeper == 0) return "none; sessions and workers end with this broker";
+  return std::to_string(status.adopted) + " processes of an earlier broker; keeper pid " +
+         std::to_string(status.keeper);
+}
+
 // "16/18": how many layers of the jail hold.
 std::string layers_text(const DeviceReply& device) {
   const auto layers = layers_of(device.layers);
@@ -83,6 +90,7 @@ std::string status_text(const StatusReply& status) {
       {"devices",
        std::to_string(status.devices) + ", " + std::to_string(status.connected) + " in use"},
       {"workers", std::to_string(status.workers)},
+      {"adopted", adopted_text(status)},
       {"posture", status.strict != 0 ? "strict is required" : "any is allowed"},
       {"added devices",
        shown(status.state_dir).empty() ? "are not kept" : clean_text(shown(status.state_dir))},
@@ -98,6 +106,7 @@ std::string status_json(const StatusReply& status) {
   json.number("uptime_milliseconds", status.uptime_ms);
   json.number("devices", status.devices).number("devices_in_use", status.connected);
   json.number("workers", status.workers).number("clients", status.clients);
+  json.number("adopted", status.adopted).number("keeper_pid", status.keeper);
   json.number("descriptors_max", status.descriptors_max);
   json.text("require_posture", status.strict != 0 ? "strict" : "any");
   json.text("state_dir", shown(status.state_dir));

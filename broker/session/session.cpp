@@ -32,7 +32,7 @@ bool start_is_sound(const SessionStart& start) noexcept {
 }
 
 Session::Session(common::FdRef broker, common::FdRef vmm, const SessionStart& start) noexcept
-    : broker_(broker), front_end_(vmm), workers_(broker_, device_) {
+    : broker_(broker), front_end_(vmm), workers_(broker_, device_, vmm) {
   device_.features = Features(start.device_features, start.protocol_features);
   device_.config = ConfigSpace(start);
   device_.queue_count = start.queues_max;

@@ -33,6 +33,23 @@ std::uint64_t log_used_addr(const Vring& ring, const RingPlaces& places) noexcep
   return ring.logs_used_ring() ? ring.addresses->log : places.used.value;
 }
 
+common::ipc::QueuePhase phase_of(State state) noexcept {
+  using common::ipc::QueuePhase;
+  switch (state) {
+    case State::kNone:
+      return QueuePhase::kNone;
+    case State::kOpening:
+      return QueuePhase::kOpening;
+    case State::kStarting:
+      return QueuePhase::kStarting;
+    case State::kServing:
+      return QueuePhase::kServing;
+    case State::kClosing:
+      return QueuePhase::kClosing;
+  }
+  return QueuePhase::kNone;
+}
+
 }  // namespace
 
 bool Device::is_suspended() const noexcept {
@@ -197,8 +214,8 @@ std::optional<RingSetup> Workers::setup_of(std::uint32_t queue) const noexcept {
 
 // Returns after at least one packet was dealt with.
 Outcome<void> Workers::wait_for_someone() noexcept {
-  std::array<pollfd, common::kQueuesMax + 1> sockets;
-  std::array<std::uint32_t, common::kQueuesMax + 1> queues{};
+  std::array<pollfd, common::kQueuesMax + 2> sockets;
+  std::array<std::uint32_t, common::kQueuesMax + 2> queues{};
   std::size_t count = 0;
   sockets[count++] = {broker_.socket().number, POLLIN, 0};
   for (std::uint32_t queue = 0; queue < device_.queue_count; ++queue) {
@@ -206,12 +223,19 @@ Outcome<void> Workers::wait_for_someone() noexcept {
     queues[count] = queue;
     sockets[count++] = {links_[queue].socket().number, POLLIN, 0};
   }
+  const std::size_t vmm = count++;
+  sockets[vmm] = {vmm_.number, 0, 0};  // POLLHUP only.
   if (!wait(std::span(sockets).first(count), Patience::kForEver)) {
     return end_with(SessionExit::kHostFault);
   }
+  // Whoever asked is gone, and a broker that could answer perhaps, too.
+  const bool others =
+      std::any_of(sockets.begin(), sockets.begin() + static_cast<std::ptrdiff_t>(vmm),
+                  [](const pollfd& each) { return each.revents != 0; });
+  if (!others && (sockets[vmm].revents & POLLHUP) != 0) return end_with(SessionExit::kPeerClosed);
   // Workers first: a worker that said "serving" and then died is told apart from one that never
   // got so far.
-  for (std::size_t i = 1; i < count; ++i) {
+  for (std::size_t i = 1; i < vmm; ++i) {
     if (sockets[i].revents != 0) TRY(take_answer(queues[i]));
   }
   if (sockets[0].revents != 0) TRY(take_broker_packet());
@@ -270,7 +294,7 @@ Outcome<void> Workers::make_own_inflight() noexcept {
 Outcome<common::Fd> Workers::make_inflight(std::uint64_t bytes) noexcept {
   common::ipc::MakeInflight make{};
   make.kind = common::ipc::MakeInflight::kKind;
-  make.bytes = bytes;
+  make.bytes = inflight_bytes_ = bytes;
   TRY(broker_.send(make));
   awaits_inflight_ = true;
   while (awaits_inflight_) TRY(wait_for_someone());
@@ -290,6 +314,11 @@ Outcome<void> Workers::dispatch(common::ipc::Packet& packet) noexcept {
   }
   if (const auto ended = packet.as<common::ipc::QueueEnded>()) return on_ended(*ended);
   if (const auto changed = packet.as<common::ipc::ConfigChanged>()) return on_config(*changed);
+  if (packet.as<common::ipc::Resume>()) return on_resume();
+  if (const auto replace = packet.as<common::ipc::ReplaceWorker>()) {
+    on_replace(replace->queue);
+    return {};
+  }
   if (packet.as<common::ipc::InflightMade>() && std::exchange(awaits_inflight_, false)) {
     made_inflight_ = packet.fds.size() == 1 ? packet.fds.take(0) : common::Fd();
     return {};
@@ -370,6 +399,46 @@ void Workers::break_ring(std::uint32_t queue, EventCode code, std::uint64_t deta
   device_.needs_reset = true;
   if (ring.error.valid()) signal(ring.error.ref());
   broker_.report(code, queue, detail);
+}
+
+// The broker before this one has had time for some of what we asked, and maybe no time to answer.
+Outcome<void> Workers::on_resume() noexcept {
+  common::ipc::Resumed resumed{};
+  resumed.kind = common::ipc::Resumed::kKind;
+  resumed.version = common::ipc::kIpcVersion;
+  static_assert(common::kQueuesMax <= common::ipc::kPhasesMax);
+  for (std::uint32_t queue = 0; queue < device_.queue_count; ++queue) {
+    resumed.phases[queue] = static_cast<std::uint8_t>(phase_of(links_[queue].state()));
+  }
+  TRY(broker_.send(resumed));
+  return say_again();
+}
+
+Outcome<void> Workers::say_again() noexcept {
+  if (told_features_) {
+    common::ipc::DriverFeatures features{};
+    features.kind = common::ipc::DriverFeatures::kKind;
+    features.features = *told_features_;
+    TRY(broker_.send(features));
+  }
+  if (awaits_inflight_) {
+    common::ipc::MakeInflight make{};
+    make.kind = common::ipc::MakeInflight::kKind;
+    make.bytes = inflight_bytes_;
+    TRY(broker_.send(make));
+  }
+  if (!swapping_) return {};
+  common::ipc::SwapCall swap{};
+  swap.kind = common::ipc::SwapCall::kKind;
+  swap.queue = *swapping_;
+  const std::array<FdRef, 1> fds = {device_.rings[*swapping_].call.ref()};
+  return broker_.send(swap, fds);
+}
+
+void Workers::on_replace(std::uint32_t queue) noexcept {
+  if (queue < device_.queue_count && links_[queue].state() == State::kServing) {
+    ++device_.rings[queue].generation;
+  }
 }
 
 Outcome<void> Workers::on_config(const common::ipc::ConfigChanged& changed) noexcept {

@@ -67,10 +67,12 @@ struct Device {
 
 class Workers {
  public:
-  Workers(BrokerLink& broker, Device& device) noexcept : broker_(broker), device_(device) {}
+  Workers(BrokerLink& broker, Device& device, common::FdRef vmm) noexcept
+      : broker_(broker), device_(device), vmm_(vmm) {}
 
   // Starts, replaces and ends workers until every ring has what it asks for, and waits for that.
-  // The front-end is not listened to meanwhile; the broker is.
+  // The front-end is not listened to meanwhile; the broker is. A broker that is gone answers when
+  // there is another one, as late as that may be; a front-end that hangs up ends the wait.
   [[nodiscard]] Outcome<void> settle() noexcept;
 
   // One packet of the broker's, if there is one. What follows from it is settle()'s business.
@@ -110,6 +112,9 @@ class Workers {
   [[nodiscard]] Outcome<void> dispatch(common::ipc::Packet& packet) noexcept;
   [[nodiscard]] Outcome<void> on_opened(std::uint32_t queue, common::Fd socket) noexcept;
   [[nodiscard]] Outcome<void> on_ended(const common::ipc::QueueEnded& ended) noexcept;
+  [[nodiscard]] Outcome<void> on_resume() noexcept;
+  [[nodiscard]] Outcome<void> say_again() noexcept;
+  void on_replace(std::uint32_t queue) noexcept;
   [[nodiscard]] Outcome<void> on_config(const common::ipc::ConfigChanged& changed) noexcept;
   void announce_config() noexcept;
 
@@ -117,10 +122,12 @@ class Workers {
 
   BrokerLink& broker_;
   Device& device_;
+  common::FdRef vmm_;  // Only looked at: has it hung up?
   std::array<QueueLink, common::kQueuesMax> links_;
   std::optional<std::uint32_t> swapping_;  // The queue whose CallSwapped is awaited.
   bool swapped_ = false;
   bool awaits_inflight_ = false;
+  std::uint64_t inflight_bytes_ = 0;  // What was asked for.
   common::Fd made_inflight_;
   bool own_inflight_refused_ = false;
   std::uint32_t failed_starts_ = 0;

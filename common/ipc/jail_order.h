@@ -49,9 +49,9 @@ struct JailOrder {
   std::uint32_t filter_count;
   std::uint32_t same_uid =
       0;  // 1: our uid outside is the broker's own, who could not give another.
+  std::uint32_t outlives_broker = 0;  // 1: it is no reason to end that the broker does.
   // With --forensic, how many instructions of a second filter follow the first; else 0.
   std::uint32_t closing_count = 0;
-  std::uint32_t unused = 0;
   std::array<FilterInstruction, kFilterInstructionsMax> filter;
 };
 static_assert(Message<JailOrder>);

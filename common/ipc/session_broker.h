@@ -223,4 +223,47 @@ struct InflightMade {
 };
 static_assert(Message<InflightMade>);
 
+// broker to session: I am another broker, the one before me is gone; say where we are. All that was
+// asked before the answer, and not answered, is void.
+struct Resume {
+  static constexpr std::uint32_t kKind = 0x112;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kIpcVersion;  // What that broker speaks.
+};
+static_assert(Message<Resume>);
+
+// What a session believes of the worker of one queue.
+enum class QueuePhase : std::uint8_t {
+  kNone = 0,      // There is none.
+  kOpening = 1,   // OpenQueue is not answered: asked for again, by this.
+  kStarting = 2,  // It has its orders and has not said yet that it serves.
+  kServing = 3,
+  kClosing = 4,  // CloseQueue is not answered: asked for again, by this.
+};
+inline constexpr std::size_t kPhasesMax = 136;  // kQueuesMax, in whole words.
+
+// session to broker: the answer. What else is not answered (SwapCall, MakeInflight) and what the
+// broker has to know (DriverFeatures, HostMtu) is said again after it.
+struct Resumed {
+  static constexpr std::uint32_t kKind = 0x113;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kIpcVersion;               // What the session speaks.
+  std::array<std::uint8_t, kPhasesMax> phases = {};  // QueuePhase, of each queue.
+};
+static_assert(Message<Resumed>);
+
+// broker to session: replace the worker of this queue, if it has one, as if its ring had changed.
+struct ReplaceWorker {
+  static constexpr std::uint32_t kKind = 0x114;
+  static constexpr std::size_t kFdsMin = 0;
+  static constexpr std::size_t kFdsMax = 0;
+  std::uint32_t kind = kKind;
+  std::uint32_t queue;
+};
+static_assert(Message<ReplaceWorker>);
+
 }  // namespace common::ipc

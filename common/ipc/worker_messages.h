@@ -20,6 +20,7 @@ enum class WorkerFd : int {
   kDevice = 5,          // The disk (or the tap queue).
   kEngine = 6,          // io_uring: the ring. Fallback: an eventfd; readable means stop.
   kDeviceBuffered = 7,  // Only where BlkStart::has_buffered: the same disk without O_DIRECT.
+  kStop = 8,  // io_uring: an eventfd; readable means stop, for whoever does not have the ring.
 };
 
 // broker to worker, after JailOrder.
@@ -250,7 +251,8 @@ inline constexpr std::uint32_t kSlotKick = 0;
 inline constexpr std::uint32_t kSlotCall = 1;
 inline constexpr std::uint32_t kSlotDevice = 2;
 inline constexpr std::uint32_t kSlotDeviceBuffered = 3;
-inline constexpr std::uint32_t kSlotCount = 4;
+inline constexpr std::uint32_t kSlotStop = 4;
+inline constexpr std::uint32_t kSlotCount = 5;
 
 // user_data of the broker's messages. A worker's own completions have the top byte zero.
 inline constexpr std::uint64_t kRingStop = 0xff00'0000'0000'0001ULL;

@@ -54,7 +54,9 @@ Chaos::Chaos(const Plan& plan) : plan_(plan), random_(plan.seed), versions_(plan
       {"kill the session", &Chaos::kill_session, false, 3},
       {"kill session and workers", &Chaos::kill_session_and_workers, true, 3},
       {"kill the session amid messages", &Chaos::kill_session_in_the_middle, false, 3},
-      {"kill the broker", &Chaos::kill_broker, true, 1},
+      {"kill the broker", &Chaos::kill_broker, false, 3},
+      {"take over", &Chaos::take_over, false, 3},
+      {"upgrade the workers", &Chaos::upgrade_workers, false, 2},
       {"restart the broker", &Chaos::restart_broker, false, 1},
       {"disconnect", &Chaos::disconnect, true, 2},
       {"swap call eventfds", &Chaos::swap_calls, false, 4},
@@ -146,14 +148,14 @@ void Chaos::kill_worker_in_the_middle() {
 }
 
 void Chaos::kill_session() {
-  kill_all(broker_->children_named("session"));
+  kill_all(sessions());
   reconnect();
 }
 
 void Chaos::kill_session_and_workers() {
   std::vector<pid_t> victims = workers();
-  const auto sessions = broker_->children_named("session");
-  victims.insert(victims.end(), sessions.begin(), sessions.end());
+  const auto also = sessions();
+  victims.insert(victims.end(), also.begin(), also.end());
   std::ranges::shuffle(victims, random_);
   kill_all(victims);
   reconnect();
@@ -161,10 +163,10 @@ void Chaos::kill_session_and_workers() {
 
 void Chaos::kill_session_in_the_middle() {
   const std::chrono::microseconds delay(pick(3000));
-  const auto sessions = broker_->children_named("session");
+  const auto victims = sessions();
   std::thread killer([&] {
     std::this_thread::sleep_for(delay);
-    kill_all(sessions);
+    kill_all(victims);
   });
   try {
     while (true) some_messages();
@@ -175,15 +177,26 @@ void Chaos::kill_session_in_the_middle() {
   reconnect();
 }
 
+// The guest goes on, and so does its connection.
 void Chaos::kill_broker() {
   collect_pauses();
-  const std::vector<pid_t> tree = fakes::tree_of(broker_->pid());
   broker_->signal(SIGKILL);
   (void)broker_->wait_exit();
-  for (const pid_t pid : tree) fakes::require(fakes::wait_gone(pid), "a child outlives its broker");
-  start_broker();
-  reconnect();
+  if (pick(2) == 0) kill_worker();  // Whom the next broker replaces.
+  broker_ = run_broker(false);
+  broker_->wait_ready();
 }
+
+void Chaos::take_over() {
+  collect_pauses();
+  auto next = run_broker(true);
+  next->wait_ready();
+  fakes::require(broker_->wait_exit() == 0, "the broker does not leave well");
+  broker_ = std::move(next);
+}
+
+// Nothing that runs is of an older version than the broker after it.
+void Chaos::upgrade_workers() { broker_->signal(SIGRTMIN); }
 
 void Chaos::restart_broker() {
   collect_pauses();
@@ -292,14 +305,23 @@ void Chaos::kill_all(const std::vector<pid_t>& victims) {
   for (const pid_t pid : victims) (void)::kill(pid, SIGKILL);
 }
 
+std::unique_ptr<fakes::BrokerProcess> Chaos::run_broker(bool takeover, Image image) const {
+  std::vector<std::string> arguments = {
+      "blk",
+      "--socket-path=" + socket_,
+      "--blk-file=" + images_.file("disk.img"),
+      "--name=" + name_,
+      "--engine=" + plan_.engine,
+      std::string("--direct=") + (plan_.direct ? "on" : "off"),
+      std::string("--lock=") + (image == Image::kOurs ? "on" : "off")};
+  if (takeover) arguments.insert(arguments.begin(), "takeover");
+  return std::make_unique<fakes::BrokerProcess>(
+      fakes::BrokerProcess::Setup{.program = plan_.program, .arguments = arguments});
+}
+
 void Chaos::start_broker(Image image) {
   socket_ = sockets_.file("disk" + std::to_string(++brokers_) + ".sock");
-  broker_ = std::make_unique<fakes::BrokerProcess>(fakes::BrokerProcess::Setup{
-      .program = plan_.program,
-      .arguments = {"blk", "--socket-path=" + socket_, "--blk-file=" + images_.file("disk.img"),
-                    "--engine=" + plan_.engine,
-                    std::string("--direct=") + (plan_.direct ? "on" : "off"),
-                    std::string("--lock=") + (image == Image::kOurs ? "on" : "off")}});
+  broker_ = run_broker(false, image);
   broker_->wait_ready();
 }
 

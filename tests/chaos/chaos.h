@@ -4,6 +4,7 @@
 #pragma once
 
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstdint>
@@ -16,6 +17,7 @@
 
 #include "tests/fakes/blk_client.h"
 #include "tests/fakes/broker_process.h"
+#include "tests/fakes/process.h"
 #include "tests/fakes/temp_dir.h"
 #include "tests/integration/verified_load.h"
 
@@ -63,6 +65,8 @@ class Chaos {
   void kill_session_in_the_middle();
   void kill_broker();
   void restart_broker();
+  void take_over();
+  void upgrade_workers();
   void disconnect();
   void swap_calls();
   void change_memory();
@@ -82,12 +86,21 @@ class Chaos {
   void some_messages();
   void act_once();
   [[nodiscard]] std::uint32_t pick(std::uint32_t below);
-  [[nodiscard]] std::vector<pid_t> workers() { return broker_->children_named("worker"); }
+  // Whichever broker has started them.
+  [[nodiscard]] std::vector<pid_t> workers() const {
+    return fakes::processes_titled("bulkhead-worker-blk: " + name_ + "/");
+  }
+  [[nodiscard]] std::vector<pid_t> sessions() const {
+    return fakes::processes_titled("bulkhead-session: " + name_);
+  }
+  [[nodiscard]] std::unique_ptr<fakes::BrokerProcess> run_broker(bool takeover,
+                                                                 Image image = Image::kOurs) const;
   void kill_all(const std::vector<pid_t>& victims);
   void note(const std::string& what);
   void collect_pauses();
 
   Plan plan_;
+  std::string name_ = "chaos" + std::to_string(::getpid());  // Of the disk, in titles.
   std::mt19937_64 random_;
   fakes::TempDir sockets_ = fakes::TempDir::for_sockets();
   fakes::TempDir images_{BULKHEAD_TEST_IMAGES};

@@ -21,6 +21,7 @@
 #include "common/ipc/channel.h"
 #include "common/ipc/worker_messages.h"
 #include "common/sys.h"
+#include "policy/keeper.h"
 #include "policy/landlock.h"
 #include "policy/restricted_ring.h"
 #include "policy/seccomp.h"
@@ -58,7 +59,7 @@ Result<Fd> make_disk() {
   return disk;
 }
 
-// A socket for every number of a session; disk, engine and eventfds for a worker.
+// A socket for every number of a session or keeper; disk, engine and eventfds for a worker.
 Result<Fd> make_descriptor(bool worker, int number) {
   if (!worker) {
     TRY_LET(auto pair, common::make_packet_pair());
@@ -79,7 +80,7 @@ Result<void> add(Belongings& all, const policy::Profile& profile, int number) {
     all.tap_peer = std::move(pair.second);
     return {};
   }
-  TRY_LET(Fd fd, make_descriptor(profile.name != "session", number));
+  TRY_LET(Fd fd, make_descriptor(profile.name.starts_with("worker"), number));
   all.place(std::move(fd), number);
   return {};
 }
@@ -106,11 +107,13 @@ void complete(EscapeOrder& order, const policy::Profile& profile, const Belongin
   order.keep_count = static_cast<std::uint32_t>(profile.descriptors.size());
   std::copy(profile.descriptors.begin(), profile.descriptors.end(), order.keep.begin());
   const bool session = profile.name == "session";
+  const bool keeper = profile.name == "keeper";
   const std::uint64_t fallback_limit = is_net(profile) ? 10 : 11;
   order.descriptors_limit = session               ? policy::kSessionDescriptorsMax
+                            : keeper              ? policy::kKeeperDescriptorsMax
                             : order.has_ring != 0 ? 0
                                                   : fallback_limit;
-  order.file_size_limit = session || is_net(profile) ? 0 : kDiskBytes;
+  order.file_size_limit = session || keeper || is_net(profile) ? 0 : kDiskBytes;
   order.processes_limit = order.has_ring != 0 ? 1 + kRingThreads + 1 : 1;
 }
 

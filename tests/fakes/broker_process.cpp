@@ -133,7 +133,13 @@ BrokerProcess::~BrokerProcess() {
 void BrokerProcess::read_lines(common::Fd output) {
   std::string partial;
   std::array<char, 4096> chunk;
+  // Its children may outlive it, and with sanitizers they have its stderr: what it has written by
+  // its own end is all that is waited for.
+  std::array<pollfd, 2> waiting{pollfd{output.ref().number, POLLIN, 0},
+                                pollfd{pidfd_.ref().number, POLLIN, 0}};
   while (true) {
+    if (::poll(waiting.data(), waiting.size(), -1) < 0) continue;
+    if (waiting[0].revents == 0) break;
     const ssize_t got = ::read(output.ref().number, chunk.data(), chunk.size());
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) break;

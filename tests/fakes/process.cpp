@@ -78,6 +78,16 @@ std::string command_line_of(pid_t pid) {
   return line;
 }
 
+std::vector<pid_t> processes_titled(const std::string& title) {
+  std::vector<pid_t> found;
+  for (const std::string& name : entries_of("/proc")) {
+    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
+    const auto pid = static_cast<pid_t>(std::stol(name));
+    if (command_line_of(pid).starts_with(title)) found.push_back(pid);
+  }
+  return found;
+}
+
 std::vector<std::string> descriptors_of(pid_t pid) {
   std::vector<std::string> table;
   for (const std::string& number : entries_of(proc(pid, "fd"))) {

@@ -12,6 +12,8 @@ namespace fakes {
 [[nodiscard]] std::vector<pid_t> children_of(pid_t pid);
 // The process and everything below it, parents first.
 [[nodiscard]] std::vector<pid_t> tree_of(pid_t pid);
+// All there are whose command line begins with this, whoever their parent is.
+[[nodiscard]] std::vector<pid_t> processes_titled(const std::string& title);
 // argv, with blanks between.
 [[nodiscard]] std::string command_line_of(pid_t pid);
 // "3 -> socket:[123]" for each descriptor; empty where the table is empty or the process is gone.

@@ -40,10 +40,34 @@ void Host::serve_all(const std::vector<Disk>& disks, const std::vector<std::stri
     for (const std::string& line : disk.options) config << line << "\n";
   }
   config.close();
-  std::vector<std::string> arguments = {"serve", "--config=" + path};
-  arguments.insert(arguments.end(), options.begin(), options.end());
-  run(arguments);
+  run(serve_arguments(options));
   broker_->wait_ready();
+}
+
+std::vector<std::string> Host::serve_arguments(const std::vector<std::string>& options) const {
+  std::vector<std::string> arguments = {"serve", "--config=" + file("bulkhead.toml")};
+  arguments.insert(arguments.end(), options.begin(), options.end());
+  return arguments;
+}
+
+void Host::serve_again(const std::vector<std::string>& options) {
+  run(serve_arguments(options));
+  broker_->wait_ready();
+}
+
+void Host::run_beside(const std::vector<std::string>& arguments) {
+  beside_ = std::make_unique<fakes::BrokerProcess>(
+      fakes::BrokerProcess::Setup{.program = BULKHEAD_PROGRAM, .arguments = arguments});
+}
+
+void Host::take_over(const Disk& disk) { take_over_by(blk_arguments(disk)); }
+
+void Host::take_over_by(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "takeover");
+  run_beside(arguments);
+  beside_->wait_ready();
+  fakes::require(broker_->wait_exit() == 0, "the broker did not leave well: " + broker_->log());
+  broker_ = std::move(beside_);
 }
 
 void TwoDisks::expect_broker_and_others_serve() {

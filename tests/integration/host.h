@@ -49,6 +49,17 @@ class Host {
   // `bulkhead` with these arguments and descriptors, whatever they are; not awaited.
   void run(const std::vector<std::string>& arguments,
            const std::vector<common::FdRef>& inherit = {});
+  // `bulkhead takeover` of what serve() serves; returns once the broker before it has left.
+  void take_over(const Disk& disk);
+  // The same, by these arguments.
+  void take_over_by(std::vector<std::string> arguments);
+  // What serve_all() has served, by another broker.
+  void serve_again(const std::vector<std::string>& options = {});
+  [[nodiscard]] std::vector<std::string> serve_arguments(
+      const std::vector<std::string>& options) const;
+  // Another broker beside the one that serves; not awaited.
+  void run_beside(const std::vector<std::string>& arguments);
+  [[nodiscard]] fakes::BrokerProcess& beside() { return *beside_; }
   // The arguments of serve(), for tests that change them.
   [[nodiscard]] std::vector<std::string> blk_arguments(const Disk& disk);
 
@@ -81,6 +92,7 @@ class Host {
   fakes::TempDir sockets_ = fakes::TempDir::for_sockets();
   fakes::TempDir images_{BULKHEAD_TEST_IMAGES};
   std::unique_ptr<fakes::BrokerProcess> broker_;
+  std::unique_ptr<fakes::BrokerProcess> beside_;
 };
 
 // A test that runs once for each engine, or for each engine and each way to the disk.

@@ -92,12 +92,13 @@ TEST_P(Jail, EveryJailedProcessHasItsFilterAndNoPrivileges) {
   }
 }
 
-// The rights to give each device a uid of its own, and to make rings beyond what a user may lock:
-// nothing that reaches another process or another's file.
+// The rights to give each device a uid of its own, to start a keeper (in whose user namespace we
+// are root, too), and to make rings beyond what a user may lock: nothing that reaches another
+// process or another's file.
 TEST_P(Jail, BrokerKeepsItsFilterAndTheCapabilitiesThatItsConfigurationNeeds) {
   const pid_t broker = host_.broker().pid();
   const bool rings = std::string(GetParam().engine) == "io_uring";
-  const std::string kept = rings ? "00000000000040c0" : "00000000000000c0";
+  const std::string kept = rings ? "00000000800040c0" : "00000000800000c0";
   for (const char* set : {"CapPrm", "CapEff", "CapBnd"}) {
     EXPECT_EQ(fakes::status_field(broker, set), kept) << set;
   }

@@ -446,13 +446,13 @@ TEST_P(Running, BrokerThatIsStartedAgainAtOnceServesTheSameDisk) {
 }
 
 TEST_P(Running, BrokerThatIsStartedAgainAfterItWasKilledServesTheSameDisk) {
-  start();
+  start({}, {.options = {"--orphans=end"}});
   VerifiedLoad load(queue(), {});
   load.expect_progress(20);
   host_.broker().signal(SIGKILL);
   (void)host_.broker().wait_exit();
   load.abandon();
-  start();
+  start({}, {.options = {"--orphans=end"}});
   expect_serves(queue(), 4096);
 }
 
@@ -463,7 +463,7 @@ TEST_P(Running, BrokerThatIsStartedAgainAfterItWasKilledServesTheSameBlockDevice
   const LoopDevice loop(image);
   if (!loop.valid()) GTEST_SKIP() << "no loop device can be made here";
   for (int round = 0; round < 10; ++round) {
-    start({}, {.options = {"--direct=on"}, .file = loop.path()});
+    start({}, {.options = {"--direct=on", "--orphans=end"}, .file = loop.path()});
     expect_serves(queue());
     host_.broker().signal(SIGKILL);
     (void)host_.broker().wait_exit();
@@ -476,8 +476,8 @@ TEST_P(Running, SigintEndsItToo) {
   EXPECT_EQ(host_.broker().wait_exit(), 0);
 }
 
-TEST_P(Running, KilledBrokerLeavesNothingBehind) {
-  start({.queues = 2});
+TEST_P(Running, KilledBrokerLeavesNothingBehindWhereOrphansAreToEnd) {
+  start({.queues = 2}, {.options = {"--orphans=end"}});
   expect_serves(queue());
   const std::vector<pid_t> tree = fakes::tree_of(host_.broker().pid());
   ASSERT_GE(tree.size(), 4U);

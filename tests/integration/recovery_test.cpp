@@ -214,7 +214,7 @@ TEST_P(Recovery, BrokerAndAllItsChildrenAreKilledAndTheNextBrokerGoesOn) {
   VerifiedLoad load(queue(0), {.depth = 8});
   load.expect_progress(30);
   const std::vector<pid_t> tree = fakes::tree_of(host_.broker().pid());
-  host_.broker().signal(SIGKILL);
+  for (const pid_t pid : tree) EXPECT_EQ(::kill(pid, SIGKILL), 0);
   (void)host_.broker().wait_exit();
   for (const pid_t pid : tree) EXPECT_TRUE(fakes::wait_gone(pid));
   host_.serve({.file = host_.image()});

@@ -52,7 +52,7 @@ def check_units(root, bin_dir) -> list:
                 problems.append(f"{unit}: exposure {score / 10}, at most {SCORE_MAX / 10}")
             if re.search(r"@[A-Z]+@", text):
                 problems.append(f"{unit}: something is not filled in")
-            if "KillMode=mixed" not in text:
+            if "KillMode=process" not in text:
                 problems.append(f"{unit}: SIGTERM would reach workers, whose disk still works")
     return problems
 

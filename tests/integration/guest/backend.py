@@ -110,7 +110,7 @@ class Backend:
         self._wait_ready()
 
     def kill_and_start_again(self):
-        """kill -9, which takes all of its children along."""
+        """kill -9: its children go on, and the next one adopts them."""
         self.process.kill()
         self.process.wait()
         self._start()

@@ -24,6 +24,7 @@ TEST(ProgramFiles, AreFoundInTheFirstDirectoryThatHasThem) {
   put_program(second, "bulkhead-session", 0755);
   put_program(second, "bulkhead-worker-blk", 0755);
   put_program(second, "bulkhead-worker-net", 0755);
+  put_program(second, "bulkhead-keeper", 0755);
   const Answer<Programs> programs =
       open_programs_in({"/nonexistent", first.file(""), second.file("")});
   ASSERT_TRUE(programs) << programs.error();

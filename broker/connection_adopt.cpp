@@ -1,0 +1,148 @@
+// What an earlier broker has left of a connection, and how it goes on under this one (keep.h).
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <utility>
+
+#include "broker/connection.h"
+#include "broker/text.h"
+#include "common/ipc/channel.h"
+
+namespace broker {
+
+namespace ipc = common::ipc;
+using std::chrono::milliseconds;
+
+common::Result<std::unique_ptr<Connection>> Connection::adopt(Services& services,
+                                                              const DeviceFacts& facts,
+                                                              DeviceLog& log, KeptThing session,
+                                                              std::vector<KeptThing> workers,
+                                                              Ended ended) {
+  Jailed jailed;
+  jailed.child.pid = static_cast<pid_t>(session.record.numbers[0]);
+  jailed.child.pidfd = std::move(session.fds[0]);
+  jailed.socket = std::move(session.fds[1]);
+  jailed.page_file = std::move(session.fds[2]);
+  TRY_LET(jailed.memory,
+          common::SharedRegion::map(jailed.page_file.ref(), 0, common::kStatusPageBytes,
+                                    common::SharedRegion::Access::kReadOnly));
+  Visitor visitor{std::move(session.fds[3]), {}, clean_text(session.record.text.data()), {}};
+  std::unique_ptr<Connection> connection(new Connection(services, facts, log, std::move(visitor),
+                                                        std::move(jailed), session.record.start,
+                                                        std::move(ended)));
+  const std::array<common::FdRef, 4> fds = {
+      connection->session_.child.pidfd.ref(), connection->session_.socket.ref(),
+      connection->session_.page_file.ref(), connection->vmm_.ref()};
+  services.keep->adopt_thing(session, fds);
+  connection->kept_ = Kept(services.keep, session.id);
+  connection->adopted_ = connection->jail_recorded_ = true;  // By whoever started it.
+  log.record(audit::process_adopted(connection->session_process()));
+  if (const auto resumed = connection->resume(std::move(workers)); !resumed) {
+    // Nobody would notice their end: they must not live.
+    kill_child(connection->session_.child.pidfd.ref());
+    for (const auto& [queue, worker] : connection->workers_) worker->kill("it cannot be adopted");
+    return common::fail(resumed.error());
+  }
+  return connection;
+}
+
+common::Result<void> Connection::resume(std::vector<KeptThing> workers) {
+  for (KeptThing& each : workers) {
+    const auto queue = static_cast<std::uint32_t>(each.record.numbers[1]);
+    if (queue >= start_.queues_max || workers_.contains(queue)) {
+      return common::fail_errno("two workers of one queue", EPROTO);
+    }
+    TRY_LET(workers_[queue],
+            Worker::adopt(services_, log_, std::move(each),
+                          [this, queue](const WorkerEnd& end) { on_worker_ended(queue, end); }));
+  }
+  TRY(watch(true));
+  resuming_ = true;
+  ipc::Resume message{};
+  message.kind = ipc::Resume::kKind;
+  message.version = ipc::kIpcVersion;
+  answer(message);
+  return {};
+}
+
+// Asked of the broker before us, who may have done it or not: it is asked again, if need be.
+void Connection::on_packet_before_resumed(ipc::Packet& packet) {
+  if (const auto resumed = packet.as<ipc::Resumed>()) return begin_again(*resumed);
+  if (const auto event = packet.as<ipc::SessionEvent>()) session_event(*event);
+  services_.closer.close(packet.fds);
+}
+
+void Connection::begin_again(const ipc::Resumed& resumed) {
+  resuming_ = false;
+  constexpr auto kLast = static_cast<std::uint8_t>(ipc::QueuePhase::kClosing);
+  for (std::size_t queue = 0; queue < resumed.phases.size(); ++queue) {
+    const std::uint8_t phase = resumed.phases[queue];
+    if (phase > kLast || (phase != 0 && queue >= start_.queues_max)) {
+      return hang_up("queue " + std::to_string(queue) + " in phase " + std::to_string(phase));
+    }
+  }
+  if (resumed.version < ipc::kIpcOldest || resumed.version > ipc::kIpcVersion) {
+    return hang_up("version " + std::to_string(resumed.version));
+  }
+  resumed_ = resumed;
+  // Started, and the session was not told any more: a second one must not serve beside it.
+  for (const auto& [queue, worker] : workers_) {
+    const auto phase = static_cast<ipc::QueuePhase>(resumed.phases[queue]);
+    if (phase != ipc::QueuePhase::kNone && phase != ipc::QueuePhase::kOpening) continue;
+    strangers_.insert(queue);
+    worker->kill("its session does not know of it");
+  }
+  watch_adopted_workers();
+  packet_watch_.reset();
+  if (strangers_.empty()) go_on();
+}
+
+void Connection::go_on() {
+  for (std::uint32_t queue = 0; queue < start_.queues_max && !ending_; ++queue) {
+    go_on_with(queue, static_cast<ipc::QueuePhase>(resumed_.phases[queue]));
+  }
+  if (ending_) return;
+  log_.info("goes on serving " + visitor_name_ + " with " + std::to_string(workers_.size()) +
+            (workers_.size() == 1 ? " worker" : " workers") + " that ran on");
+  const auto& now = facts_.model.session_start;
+  if (now.config_bytes == start_.config_bytes && now.config != start_.config) {
+    config_changed(std::as_bytes(std::span(now.config).first(now.config_bytes)));
+  }
+  pause_reading(milliseconds(0));
+}
+
+void Connection::go_on_with(std::uint32_t queue, ipc::QueuePhase phase) {
+  using State = SessionPeer::QueueState;
+  constexpr std::array<State, 5> kStates = {State::kClosed, State::kOpen, State::kOpen,
+                                            State::kServing, State::kClosing};
+  peer_.adopt(queue, kStates[static_cast<std::size_t>(phase)]);
+  if (phase == ipc::QueuePhase::kNone) return;
+  if (phase == ipc::QueuePhase::kOpening) return open_queue(queue);
+  // It died, and the broker before us had no time to say so.
+  if (!workers_.contains(queue)) return answer_ended(queue, {});
+  if (phase == ipc::QueuePhase::kClosing) close_queue(queue);
+}
+
+void Connection::watch_adopted_workers() {
+  for (const auto& [queue, worker] : workers_) {
+    if (!worker->watch_adopted()) worker->kill("its end could not be noticed");
+  }
+}
+
+void Connection::replace_workers() {
+  to_replace_.clear();
+  for (const auto& [queue, worker] : workers_) to_replace_.push_back(queue);
+  replace_next();
+}
+
+// One after the other: the next one when this one's successor serves.
+void Connection::replace_next() {
+  while (!to_replace_.empty() && !workers_.contains(to_replace_.back())) to_replace_.pop_back();
+  if (to_replace_.empty() || ending_ || resuming_) return;
+  ipc::ReplaceWorker message{};
+  message.kind = ipc::ReplaceWorker::kKind;
+  message.queue = to_replace_.back();
+  answer(message);
+}
+
+}  // namespace broker

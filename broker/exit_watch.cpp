@@ -1,0 +1,52 @@
+#include "broker/exit_watch.h"
+
+#include <sys/epoll.h>
+
+#include <chrono>
+#include <csignal>
+#include <utility>
+
+namespace broker {
+namespace {
+
+// How long the new parent of an orphan, mostly init, may take to reap it.
+constexpr std::chrono::milliseconds kReapWait{2};
+constexpr int kReapTries = 50;
+
+}  // namespace
+
+common::Result<void> ExitWatch::start(EventLoop& loop, const policy::Child& child, bool adopted,
+                                      Ended ended) {
+  loop_ = &loop;
+  child_ = &child;
+  adopted_ = adopted;
+  tries_left_ = kReapTries;
+  ended_ = std::move(ended);
+  TRY_LET(watch_, loop.watch(child.pidfd.ref(), EPOLLIN, [this](std::uint32_t) { look(); }));
+  return {};
+}
+
+void ExitWatch::reset() noexcept {
+  watch_.reset();
+  timer_.reset();
+}
+
+void ExitWatch::look() {
+  auto death = adopted_ ? death_of_adopted(*child_) : reap(child_->pidfd.ref());
+  if (!death && adopted_) {
+    // It is a zombie. How it ended is told when it is none any more.
+    watch_.reset();
+    if (tries_left_-- > 0) {
+      timer_ = loop_->after(kReapWait, [this] { look(); });
+      return;
+    }
+    death = Death{CLD_KILLED, 0, false};
+  }
+  if (!death) return;
+  reset();
+  // A copy: the handler may destroy us.
+  const Ended ended = ended_;
+  ended(*death);
+}
+
+}  // namespace broker

@@ -1,0 +1,227 @@
+#include "broker/inheritance.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "broker/settings.h"
+#include "broker/text.h"
+
+namespace broker {
+namespace {
+
+using common::fail;
+using common::Fd;
+using common::FdRef;
+
+constexpr std::string_view kTakeoverSuffix = ".takeover";
+
+// What has no device has a name all the same.
+constexpr std::string_view kOperatorsName = "operators";
+
+// Every broker of one configuration looks in the same place. The operator's socket is one, devices
+// come and go.
+std::string takeover_path(const BrokerConfig& config) {
+  if (!config.keeps_orphans()) return {};
+  if (!config.takeover_socket.empty()) return config.takeover_socket;
+  const auto beside = [](const std::string& path) {
+    const std::string found = path.empty() ? "" : path + std::string(kTakeoverSuffix);
+    return found.size() <= kSocketPathBytesMax ? found : std::string();
+  };
+  if (std::string path = beside(config.control_socket.value_or("")); !path.empty()) return path;
+  for (const DeviceConfig& device : config.devices) {
+    if (std::string path = beside(device.socket_path); !path.empty()) return path;
+  }
+  return {};
+}
+
+Listener listener_in(const KeptRecord& record) {
+  Listener listener;
+  listener.path = record.text.data();
+  listener.device = record.numbers[0];
+  listener.inode = record.numbers[1];
+  return listener;
+}
+
+bool is_listener(KeptType type) {
+  return type == KeptType::kListener || type == KeptType::kOperators;
+}
+
+}  // namespace
+
+Answer<Inheritance> Inheritance::find(const BrokerConfig& config,
+                                      std::vector<std::string> devices) {
+  Inheritance found;
+  found.devices_ = std::move(devices);
+  found.path_ = takeover_path(config);
+  if (!found.path_.empty()) {
+    TRY_LET(found.link_, KeeperLink::find(found.path_));
+  }
+  if (!found.link_.valid()) {
+    if (!config.take_over) return found;
+    return fail("there is nothing to take over: no broker keeps anything at " +
+                in_quotes(found.path_) + "; start it without 'takeover'");
+  }
+  TRY(found.read());
+  if (found.left_.owned && !config.take_over) {
+    return fail("another broker serves this already (" + in_quotes(found.path_) +
+                "); 'bulkhead takeover' before the same command takes its place, or stop it first");
+  }
+  if (found.left_.owned) return found;
+  // Nobody serves, so nobody else is to begin.
+  TRY(found.link_.claim(false));
+  TRY(found.read());
+  return found;
+}
+
+Answer<void> Inheritance::read() {
+  TRY_LET(left_, link_.read_all());
+  for (const KeptThing& thing : left_.things) {
+    const bool known = !thing.is_of_device() || std::find(devices_.begin(), devices_.end(),
+                                                          thing.device()) != devices_.end();
+    if (!known) {
+      return fail("device " + in_quotes(thing.device()) +
+                  " is served and not configured any more; configure it, or end it first: take "
+                  "over with it, and stop that broker by SIGTERM");
+    }
+  }
+  return {};
+}
+
+std::size_t Inheritance::process_count() const noexcept {
+  return static_cast<std::size_t>(
+      std::count_if(left_.things.begin(), left_.things.end(), [](const KeptThing& thing) {
+        return thing.type() == KeptType::kConnection || thing.type() == KeptType::kWorker;
+      }));
+}
+
+KeptThing* Inheritance::find_thing(KeptType type, std::string_view name) {
+  const auto found = std::find_if(left_.things.begin(), left_.things.end(),
+                                  [&](const KeptThing& each) { return each.is_of(type, name); });
+  return found == left_.things.end() ? nullptr : &*found;
+}
+
+std::vector<Fd> Inheritance::files_of(std::string_view name) {
+  KeptThing* const left = find_thing(KeptType::kDisk, name);
+  return left == nullptr ? std::vector<Fd>() : std::move(left->fds);
+}
+
+std::optional<std::uint32_t> Inheritance::uid_of(std::string_view name) {
+  const KeptThing* const left = find_thing(KeptType::kDisk, name);
+  if (left == nullptr) return std::nullopt;
+  return static_cast<std::uint32_t>(left->record.numbers[0]);
+}
+
+std::vector<std::uint32_t> Inheritance::uids() const {
+  std::vector<std::uint32_t> all;
+  for (const KeptThing& thing : left_.things) {
+    if (thing.type() != KeptType::kDisk) continue;
+    all.push_back(static_cast<std::uint32_t>(thing.record.numbers[0]));
+  }
+  return all;
+}
+
+std::optional<Listener> Inheritance::listener_of(const DeviceConfig& config) {
+  return take_listener(KeptType::kListener, config.name, config.socket_path);
+}
+
+std::optional<Listener> Inheritance::operators_listener(const std::string& path) {
+  return take_listener(KeptType::kOperators, kOperatorsName, path);
+}
+
+// Not where it is to listen elsewhere from now on.
+std::optional<Listener> Inheritance::take_listener(KeptType type, std::string_view name,
+                                                   const std::string& path) {
+  KeptThing* const left = find_thing(type, name);
+  if (left == nullptr || left->fds.empty() || path != left->record.text.data()) {
+    return std::nullopt;
+  }
+  Listener listener = listener_in(left->record);
+  listener.fd = std::move(left->fds[0]);
+  left->fds.clear();
+  return listener;
+}
+
+std::vector<KeptThing> Inheritance::connection_of(std::string_view name) {
+  std::vector<KeptThing> found;
+  for (KeptThing& thing : left_.things) {
+    if (thing.group != 0 && thing.device() == name) found.push_back(std::move(thing));
+  }
+  return found;
+}
+
+Answer<void> Inheritance::open_door() {
+  if (path_.empty() || link_.valid()) return {};
+  auto door = listen_for_brokers(path_);
+  if (!door) {
+    path_.clear();
+    return fail(door.error());
+  }
+  door_ = *std::move(door);
+  return {};
+}
+
+Answer<std::unique_ptr<Keep>> Inheritance::take_over(EventLoop& loop, Jailer& jailer,
+                                                     Keep::Events events) {
+  if (left_.owned) {
+    TRY(link_.claim(true));
+    TRY(read());
+  }
+  TRY_LET(std::unique_ptr<Keep> keep,
+          Keep::adopt(loop, jailer, std::move(link_), path_, std::move(events)));
+  for (KeptThing& thing : left_.things) {
+    if (thing.type() != KeptType::kKeeper) continue;
+    used_.insert(thing.id);
+    TRY(keep->adopt_keeper(std::move(thing)));
+    break;
+  }
+  return keep;
+}
+
+void Inheritance::done(Keep* keep) {
+  for (const KeptThing& thing : left_.things) {
+    if (keep == nullptr || thing.group != 0 || used_.contains(thing.id)) continue;
+    if (is_listener(thing.type())) remove_socket(listener_in(thing.record));
+    keep->drop(thing.id);
+  }
+  left_ = {};
+  used_.clear();
+}
+
+// What an earlier broker had put there is what we use, unless something is different now.
+Answer<Kept> Inheritance::keep_one(Keep& keep, const KeptRecord& record,
+                                   const std::vector<FdRef>& fds) {
+  const KeptThing* const left =
+      find_thing(static_cast<KeptType>(record.type), record.device.data());
+  if (left != nullptr && std::memcmp(&left->record, &record, sizeof(record)) == 0) {
+    used_.insert(left->id);
+    keep.adopt_thing(*left, fds);
+    return Kept(&keep, left->id);
+  }
+  auto fresh = keep_thing(&keep, 0, record, fds);
+  if (!fresh) {
+    return fail("the keeper cannot hold what it serves (" + std::string(fresh.error().what) + ": " +
+                errno_text(fresh.error().os_errno) +
+                "); serve fewer devices, or start with --orphans=end");
+  }
+  return *std::move(fresh);
+}
+
+Answer<Kept> Inheritance::keep_backing(Keep& keep, const std::string& name, std::uint32_t uid,
+                                       const std::vector<FdRef>& files) {
+  KeptRecord record = make_record(KeptType::kDisk, name);
+  record.numbers[0] = uid;
+  return keep_one(keep, record, files);
+}
+
+Answer<Kept> Inheritance::keep_listener(Keep& keep, KeptType type, const std::string& name,
+                                        const Listener& listener) {
+  if (!listener.fd.valid()) return Kept();
+  KeptRecord record = make_record(type, type == KeptType::kOperators ? kOperatorsName : name);
+  record.numbers[0] = listener.device;
+  record.numbers[1] = listener.inode;
+  set_text(record, listener.path);
+  return keep_one(keep, record, {listener.fd.ref()});
+}
+
+}  // namespace broker

@@ -1,0 +1,89 @@
+// broker/inheritance.h: what an earlier broker has left for this one (keep.h), from the first look
+// to the moment at which it is ours.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "broker/config.h"
+#include "broker/event_loop.h"
+#include "broker/jailer.h"
+#include "broker/keep.h"
+#include "broker/socket.h"
+#include "common/fd.h"
+
+namespace broker {
+
+class Inheritance {
+ public:
+  // Looks whether there is any. Where a broker serves it, fails unless `config` says "take over";
+  // that broker is not told yet.
+  // `devices`: the names of all that are to be served, of the configuration or not.
+  [[nodiscard]] static Answer<Inheritance> find(const BrokerConfig& config,
+                                                std::vector<std::string> devices);
+  Inheritance() = default;
+  Inheritance(Inheritance&&) = default;
+  Inheritance& operator=(Inheritance&&) = default;
+  ~Inheritance() { remove_socket(door_); }
+
+  // False: children end with this broker, by its configuration, or since there is no place where
+  // another one could find what is kept.
+  [[nodiscard]] bool wanted() const noexcept { return !path_.empty(); }
+  [[nodiscard]] bool is_there() const noexcept { return link_.valid(); }
+  // A broker serves it, and has what it keeps to itself, such as the audit log, until take_over().
+  [[nodiscard]] bool is_owned() const noexcept { return left_.owned; }
+  // Sessions and workers.
+  [[nodiscard]] std::size_t process_count() const noexcept;
+
+  // What the device `name` has open; copies, if another broker serves it. Empty where there is
+  // none.
+  [[nodiscard]] std::vector<common::Fd> files_of(std::string_view name);
+  [[nodiscard]] std::optional<Listener> listener_of(const DeviceConfig& config);
+  // The operator's; only if it is to be at `path` still.
+  [[nodiscard]] std::optional<Listener> operators_listener(const std::string& path);
+  // That the device's processes run as.
+  [[nodiscard]] std::optional<std::uint32_t> uid_of(std::string_view name);
+  [[nodiscard]] std::vector<std::uint32_t> uids() const;
+  // Its session and its workers, after take_over().
+  [[nodiscard]] std::vector<KeptThing> connection_of(std::string_view name);
+
+  // Where nothing is there: from here on another broker finds us. It waits until there is a keeper.
+  [[nodiscard]] Answer<void> open_door();
+  [[nodiscard]] Listener take_door() noexcept { return std::move(door_); }
+
+  // The broker that serves has left when this returns.
+  [[nodiscard]] Answer<std::unique_ptr<Keep>> take_over(EventLoop& loop, Jailer& jailer,
+                                                        Keep::Events events);
+
+  // What nobody has asked for is closed, and its sockets are removed. `keep` may be null.
+  void done(Keep* keep);
+
+  // What is open as long as a device exists, into the keeper if it is not there.
+  [[nodiscard]] Answer<Kept> keep_backing(Keep& keep, const std::string& name, std::uint32_t uid,
+                                          const std::vector<common::FdRef>& files);
+  // Nothing where `listener` is not valid.
+  [[nodiscard]] Answer<Kept> keep_listener(Keep& keep, KeptType type, const std::string& name,
+                                           const Listener& listener);
+
+ private:
+  [[nodiscard]] Answer<void> read();
+  [[nodiscard]] std::optional<Listener> take_listener(KeptType type, std::string_view name,
+                                                      const std::string& path);
+  [[nodiscard]] KeptThing* find_thing(KeptType type, std::string_view name);
+  [[nodiscard]] Answer<Kept> keep_one(Keep& keep, const KeptRecord& record,
+                                      const std::vector<common::FdRef>& fds);
+
+  std::vector<std::string> devices_;
+  std::string path_;
+  KeeperLink link_;  // Until take_over().
+  KeeperLink::Left left_;
+  std::set<Keep::Id> used_;  // Of what is in left_.
+  Listener door_;
+};
+
+}  // namespace broker
