@@ -334,6 +334,8 @@ inline bool FakeBroker::serve_session() {
     answer.queue = swap->queue;
     answer.swapped = refuse_swaps_ ? 0 : 1;
     send(answer);
+  } else if (const auto resumed = packet.as<common::ipc::Resumed>()) {
+    note("resumed", resumed->phases[0]);
   } else if (const auto features = packet.as<common::ipc::DriverFeatures>()) {
     log_.push_back("features");
     driver_features_ = features->features;

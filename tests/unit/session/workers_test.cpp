@@ -343,5 +343,49 @@ TEST_F(Workers, FullErrorEventThatWouldBlockStopsNobody) {
   fe().barrier();
 }
 
+// --- another broker ------------------------------------------------------------------------------
+
+TEST_F(Workers, NextBrokerIsToldWhereAQueueIs) {
+  launch();
+  negotiate();
+  broker().send(common::ipc::Resume{});
+  fe().barrier();
+  EXPECT_EQ(broker().take_log(), Log{"resumed 0"});
+}
+
+TEST_F(Workers, NextBrokerIsToldOfAWorkerThatServesAndCanStopIt) {
+  start_device();
+  (void)broker().take_log();
+  broker().send(common::ipc::Resume{});
+  fe().barrier();
+  EXPECT_EQ(broker().take_log(), Log{"resumed 3"});
+  broker().report_next_avail(0, 7);
+  EXPECT_EQ(fe().get_vring_base(0), 7U);
+  EXPECT_EQ(broker().take_log(), Log{"close 0"});
+}
+
+TEST_F(Workers, WorkerIsReplacedWhereTheBrokerAsks) {
+  start_device();
+  (void)broker().take_log();
+  common::ipc::ReplaceWorker replace{};
+  replace.kind = common::ipc::ReplaceWorker::kKind;
+  broker().send(replace);
+  fe().barrier();
+  EXPECT_EQ(broker().take_log(), kReplaced);
+}
+
+TEST_F(Workers, WorkerThatIsNotThereIsNotReplaced) {
+  start_device();
+  (void)broker().take_log();
+  common::ipc::ReplaceWorker replace{};
+  replace.kind = common::ipc::ReplaceWorker::kKind;
+  for (const std::uint32_t queue : {1U, 128U, ~0U}) {
+    replace.queue = queue;
+    broker().send(replace);
+  }
+  fe().barrier();
+  EXPECT_EQ(broker().take_log(), Log{});
+}
+
 }  // namespace
 }  // namespace session_test
