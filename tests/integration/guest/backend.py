@@ -98,9 +98,11 @@ class Backend:
         self._notify.bind(str(self._notify_path))
         self._start()
 
-    def _start(self):
+    def _start(self, takes_over: bool = False):
+        program, *arguments = self._command()
+        command = [program] + (["takeover"] if takes_over else []) + arguments
         self.process = subprocess.Popen(
-            kit.DIES_WITH_PARENT + self._command(), stdin=subprocess.DEVNULL, stdout=self._log_file,
+            kit.DIES_WITH_PARENT + command, stdin=subprocess.DEVNULL, stdout=self._log_file,
             stderr=subprocess.STDOUT, env=os.environ | {"NOTIFY_SOCKET": str(self._notify_path)})
 
     def restart(self):
@@ -115,6 +117,15 @@ class Backend:
         self.process.wait()
         self._start()
         self._wait_ready()
+
+    def take_over(self):
+        """Another one beside it, which takes its place and adopts its children."""
+        before = self.process
+        self._start(takes_over=True)
+        self._wait_ready()
+        status = before.wait(timeout=STOP_TIMEOUT_S)
+        if status != 0:
+            raise BackendError(self.with_log(f"exit status {status} of the one before"))
 
     def socket_of(self, name: str) -> str:
         return str(self.workdir / f"{name}.sock")

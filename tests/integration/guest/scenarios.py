@@ -258,6 +258,32 @@ def broker_restarted(setting: Setting) -> None:
             guest.finish()
 
 
+def broker_replaced(setting: Setting) -> None:
+    """kill -9, takeover, and new workers under fio with verify: nothing that QEMU could notice.
+
+    It could not connect again.
+    """
+    disk = setting.sparse_image("disk", 64)
+    with setting.serve(setting.device("disk", disk)) as broker:
+        with setting.guest(broker, "verify_loop.sh", "disk") as guest:
+            guest.wait_line("verifying")
+            broker.kill_and_start_again()
+            wait_lines(broker, "goes on serving", 1)
+            broker.take_over()
+            wait_lines(broker, "goes on serving", 2)
+            before = broker.log.read_text().count(" serving (")
+            broker.process.send_signal(signal.SIGRTMIN)
+            wait_lines(broker, " serving (", before + 4)
+            guest.finish()
+
+
+def wait_lines(broker, line: str, times: int) -> None:
+    """Until the log has that many of them."""
+    came = backend.wait_until(lambda: broker.log.read_text().count(line) >= times,
+                              WORKERS_GONE_TIMEOUT_S)
+    expect(f"'{line}' {times} times", came)
+
+
 def qemu_killed(setting: Setting) -> None:
     """kill -9 of a VMM under load: its neighbour notices nothing, a new guest gets the disk."""
     first = setting.sparse_image("first", 128)
@@ -485,6 +511,7 @@ def net_testpmd(setting: Setting) -> None:
 SCENARIOS = {
     scenario.__name__: scenario
     for scenario in (firmware_boot, four_queues, reset, disk_kinds, memory_added, disk_plugged,
-                     broker_restarted, processes_killed, qemu_killed, resize, power_cut, migrated,
-                     net_traffic, net_migrated, net_changes, net_broker_restarted, net_testpmd)
+                     broker_restarted, broker_replaced, processes_killed, qemu_killed, resize,
+                     power_cut, migrated, net_traffic, net_migrated, net_changes,
+                     net_broker_restarted, net_testpmd)
 }
