@@ -42,6 +42,10 @@ constexpr const char* kNoMemoryForRing =
     "this user's limit on locked memory leaves no room for another ring; raise it (ulimit -l, or "
     "LimitMEMLOCK= in the systemd unit), or give the broker CAP_IPC_LOCK";
 
+constexpr const char* kRingsForbidden =
+    "this host does not let the broker make rings any more (sysctl kernel.io_uring_disabled); give "
+    "its group to kernel.io_uring_group, or use --engine=fallback";
+
 // Starts a process, or has the kernel change an interface.
 bool is_costly(std::uint32_t kind) {
   return kind == ipc::OpenQueue::kKind || kind == ipc::DriverFeatures::kKind ||
@@ -249,17 +253,20 @@ common::Result<std::unique_ptr<Worker>> Connection::start_worker(std::uint32_t q
 void Connection::open_queue(std::uint32_t queue) {
   const std::string name = "worker " + facts_.name + "/" + std::to_string(queue);
   auto worker = start_worker(queue, facts_.engine);
+  const int refused = worker ? 0 : worker.error().os_errno;
+  // EPERM: somebody has set kernel.io_uring_disabled since the broker started.
   const bool no_ring =
-      !worker && facts_.engine == common::EngineKind::kIoUring && worker.error().os_errno == ENOMEM;
+      facts_.engine == common::EngineKind::kIoUring && (refused == ENOMEM || refused == EPERM);
+  const char* const why_no_ring = refused == ENOMEM ? kNoMemoryForRing : kRingsForbidden;
   if (no_ring && facts_.may_fall_back) {
-    log_.warn(name + " gets the fallback engine: " + kNoMemoryForRing);
+    log_.warn(name + " gets the fallback engine: " + why_no_ring);
     worker = start_worker(queue, common::EngineKind::kFallback);
   }
   if (!worker) {
     facts_.model.hooks->queue_ended(queue);
     const std::string why = std::string(worker.error().what) + ": " +
                             errno_text(worker.error().os_errno) +
-                            (no_ring ? std::string("; ") + kNoMemoryForRing : "");
+                            (no_ring ? std::string("; ") + why_no_ring : "");
     log_.error(name + " cannot be started: " + why);
     log_.record(audit::queue_event(audit::Kind::kWorkerFailed, queue, why));
     if (is_passing(worker.error().os_errno)) return answer_death(queue, {}, kStartRetry);

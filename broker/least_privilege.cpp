@@ -54,9 +54,11 @@ std::vector<unsigned> needed_capabilities(const BrokerConfig& config, const Host
   if (config.keeps_orphans() && ::geteuid() == 0) {
     needed.push_back(CAP_SETFCAP);  // The user namespace of a keeper has our uid, and that is root.
   }
-  if (host.namespaces.flags != 0 && (host.namespaces.flags & CLONE_NEWUSER) == 0) {
-    needed.push_back(CAP_SYS_ADMIN);  // Without a user namespace: clone(), and mounts in the child;
-    needed.push_back(CAP_SETPCAP);    // its bounding set and securebits.
+  if (host.namespaces.admin_only) {
+    needed.push_back(CAP_SYS_ADMIN);  // clone(), and without a user namespace mounts in the child.
+  }
+  if (host.namespaces.flags != 0 && !own_user_namespaces) {
+    needed.push_back(CAP_SETPCAP);  // The child's bounding set and securebits.
   }
   const auto may_use_rings = [](const DeviceConfig& device) {
     return device.engine != EngineChoice::kFallback;

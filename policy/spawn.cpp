@@ -20,6 +20,7 @@
 
 #include "common/sys.h"
 #include "policy/capabilities.h"
+#include "policy/capability_aside.h"
 #include "policy/sanitizer.h"
 #include "policy/spawn_child.h"
 
@@ -274,20 +275,33 @@ Result<Fd> make_empty_network() {
   return made;
 }
 
-NamespaceSupport probe_namespaces() {
-  NamespaceSupport support;
-  for (const std::uint32_t flags : {kAllNamespaces, kAllNamespaces & ~unsigned{CLONE_NEWUSER}}) {
-    SpawnPlan plan;
-    const auto child = run_plan(plan, flags, ::geteuid(), ::getegid(), FdRef{});
-    if (child) {
-      while (::waitpid(child->pid, nullptr, 0) < 0 && errno == EINTR) {
-      }
-      support.flags = flags;
-      return support;
-    }
-    if (support.os_errno == 0) support.os_errno = child.error().os_errno;
+namespace {
+
+Result<void> try_namespaces(std::uint32_t flags) {
+  SpawnPlan plan;
+  TRY_LET(const Child child, run_plan(plan, flags, ::geteuid(), ::getegid(), FdRef{}));
+  while (::waitpid(child.pid, nullptr, 0) < 0 && errno == EINTR) {
   }
-  return support;
+  return {};
+}
+
+Result<void> try_without_admin(std::uint32_t flags) {
+  const CapabilityAside aside(CAP_SYS_ADMIN);
+  return try_namespaces(flags);
+}
+
+}  // namespace
+
+NamespaceSupport probe_namespaces() {
+  const auto first = try_without_admin(kAllNamespaces);
+  if (first) return {kAllNamespaces, 0, false};
+  const int os_errno = first.error().os_errno;
+  if (has_capability(CAP_SYS_ADMIN) && try_namespaces(kAllNamespaces)) {
+    return {kAllNamespaces, 0, true};
+  }
+  constexpr std::uint32_t kNotUser = kAllNamespaces & ~unsigned{CLONE_NEWUSER};
+  if (try_namespaces(kNotUser)) return {kNotUser, os_errno, true};
+  return {0, os_errno, false};
 }
 
 }  // namespace policy

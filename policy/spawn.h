@@ -50,10 +50,14 @@ struct Child {
 [[nodiscard]] common::Result<common::Fd> make_empty_network();
 
 // The CLONE_NEW* of all seven namespaces, and what of them this host allows, found out by trying
-// once each way: all; all without user; none. `os_errno` is that of the first refusal.
+// once each way: all; all with CAP_SYS_ADMIN, where we have it; the same without user; none.
+// `os_errno` is that of the first refusal.
 struct NamespaceSupport {
   std::uint32_t flags = 0;
   int os_errno = 0;  // 0 if all are there.
+  // Only whoever holds CAP_SYS_ADMIN gets them: Debian's kernel.unprivileged_userns_clone=0 asks
+  // for it even of who makes a user namespace along.
+  bool admin_only = false;
 };
 [[nodiscard]] NamespaceSupport probe_namespaces();
 
