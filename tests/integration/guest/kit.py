@@ -7,6 +7,7 @@ machine's own.
 
 import fcntl
 import hashlib
+import lzma
 import os
 import re
 import shutil
@@ -19,6 +20,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 KERNEL_META_PACKAGE = "linux-image-cloud-amd64"
 DRIVERS = ("virtio_pci", "virtio_blk", "virtio_net", "ext4", "xfs", "crc32c_intel")
+# Of a guest that is a host itself (host_kit.py): beside the kernel above, Debian's next one.
+HOST_KERNELS = {"stock": (KERNEL_META_PACKAGE, "kernel"),
+                "newer": ("linux-image-6.12-cloud-amd64", "newer-kernel")}
 # name -> Debian package: what the guest has besides busybox.
 TOOLS = {
     "mkfs.ext4": "e2fsprogs",
@@ -90,44 +94,45 @@ def prepare() -> Kit:
 # --- kernel --------------------------------------------------------------------------------------
 
 
-def kernel_tree(cache: Path) -> Path:
+def kernel_tree(cache: Path, which: str = "stock") -> Path:
     """The unpacked kernel package. Any version that is already there will do."""
-    for tree in sorted(cache.glob("kernel-*"), reverse=True):
+    meta_package, prefix = HOST_KERNELS[which]
+    for tree in sorted(cache.glob(f"{prefix}-*"), reverse=True):
         return tree
     download = cache / "download"
     try:
-        download_kernel(download)
+        download_kernel(download, meta_package)
     except KitError as error:
         # The usual reason: apt's lists are missing or older than the archive.
         if os.geteuid() != 0:
             raise KitError(f"{error}\nRun 'apt-get update' as root, then try again.") from error
         say("apt-get update, and once more")
         run(["apt-get", "update"])
-        download_kernel(download)
+        download_kernel(download, meta_package)
     partial = cache / "unpacking"
     shutil.rmtree(partial, ignore_errors=True)
     run(["dpkg-deb", "-x", next(download.glob("*.deb")), partial])
     shutil.rmtree(download)
     version = next((partial / "lib/modules").iterdir()).name
     run(["depmod", "-b", partial, version], env=path_with_sbin())
-    tree = cache / f"kernel-{version}"
+    tree = cache / f"{prefix}-{version}"
     partial.rename(tree)
     return tree
 
 
-def download_kernel(directory: Path) -> None:
-    package = kernel_package_name()
+def download_kernel(directory: Path, meta_package: str) -> None:
+    package = kernel_package_name(meta_package)
     say(f"downloading {package} (about 30 MB)")
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     run(["apt-get", "download", package], cwd=directory)
 
 
-def kernel_package_name() -> str:
-    listing = run(["apt-cache", "depends", KERNEL_META_PACKAGE])
+def kernel_package_name(meta_package: str) -> str:
+    listing = run(["apt-cache", "depends", meta_package])
     found = re.search(r"Depends: (linux-image-\S+)", listing)
     if not found:
-        raise KitError(f"apt knows no {KERNEL_META_PACKAGE} (the guests need Debian 12 on amd64)")
+        raise KitError(f"apt knows no {meta_package} (the guests need Debian 12 on amd64)")
     return found.group(1)
 
 
@@ -140,16 +145,16 @@ def path_with_sbin() -> dict:
     return os.environ | {"PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
 
 
-def module_files(tree: Path, version: str) -> list:
+def module_files(tree: Path, version: str, drivers: tuple = DRIVERS) -> list:
     """The drivers and what they need, in the order in which they can be loaded."""
     base = tree / "lib/modules" / version
     depends = {}
     for line in (base / "modules.dep").read_text().splitlines():
         module, _, needs = line.partition(":")
         depends[module] = needs.split()
-    by_name = {Path(module).name.removesuffix(".ko"): module for module in depends}
+    by_name = {Path(module).name.partition(".ko")[0]: module for module in depends}
     order = []
-    for driver in DRIVERS:
+    for driver in drivers:
         if driver not in by_name:
             continue  # Built into this kernel.
         module = by_name[driver]
@@ -163,10 +168,10 @@ def module_files(tree: Path, version: str) -> list:
 # --- initramfs -----------------------------------------------------------------------------------
 
 
-def find_tools() -> dict:
+def find_tools(wanted: dict = TOOLS) -> dict:
     path = path_with_sbin()["PATH"]
     found = {}
-    for name, package in {**TOOLS, "busybox": "busybox-static"}.items():
+    for name, package in {**wanted, "busybox": "busybox-static"}.items():
         place = shutil.which(name, path=path)
         if not place:
             raise KitError(f"{name} is not installed: apt-get install {package}")
@@ -190,23 +195,23 @@ def libraries_of(program: Path) -> list:
     return [Path(path) for path in re.findall(r"(/\S+) \(0x", listing)]
 
 
-def build_initramfs(target: Path, tree: Path, version: str, tools: dict) -> None:
+def build_initramfs(target: Path, tree: Path, version: str, tools: dict,
+                    drivers: tuple = DRIVERS) -> None:
     stage = target.with_suffix(".stage")
     shutil.rmtree(stage, ignore_errors=True)
     for name in ("bin", "dev", "proc", "sys", "tmp", "etc", "mnt", "modules"):
         (stage / name).mkdir(parents=True)
     install_busybox(stage, tools["busybox"])
-    for name in TOOLS:
+    for name in tools.keys() - {"busybox"}:
         (stage / "bin" / name).unlink(missing_ok=True)  # Instead of busybox's own.
-        shutil.copy(tools[name], stage / "bin" / name)
-        for library in libraries_of(tools[name]):
-            place = stage / library.relative_to("/")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(library, place)
+        install(stage, tools[name], Path("/bin") / name)
     loads = []
-    for module in module_files(tree, version):
-        shutil.copy(module, stage / "modules" / module.name)
-        loads.append(f"/modules/{module.name}")
+    for module in module_files(tree, version, drivers):
+        name = module.name.removesuffix(".xz")  # As some kernels have them.
+        content = module.read_bytes()
+        (stage / "modules" / name).write_bytes(
+            content if name == module.name else lzma.decompress(content))
+        loads.append(f"/modules/{name}")
     (stage / "modules.list").write_text("".join(line + "\n" for line in loads))
     (stage / "etc/mtab").symlink_to("/proc/mounts")
     shutil.copy(HERE / "init", stage / "init")
@@ -215,6 +220,14 @@ def build_initramfs(target: Path, tree: Path, version: str, tools: dict) -> None
     write_cpio(stage, partial)
     shutil.rmtree(stage)
     partial.rename(target)
+
+
+def install(stage: Path, program: Path, place: Path) -> None:
+    """A program of this machine, and the libraries that it needs."""
+    for source, target in [(program, place), *((lib, lib) for lib in libraries_of(program))]:
+        there = stage / target.relative_to("/")
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, there)
 
 
 def install_busybox(stage: Path, busybox: Path) -> None:

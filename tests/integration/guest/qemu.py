@@ -89,7 +89,8 @@ class Guest:
 
     def __init__(self, disks: list, script: str, workdir: Path, *, timeout_s: float = 240,
                  may_reboot: bool = False, spare_memory: bool = False, echo=None, cards: list = (),
-                 images: list = (), moves_from=None):
+                 images: list = (), moves_from=None, parts: kit.Kit = None, cpus: int = 4,
+                 memory: str = "512M", kernel_options: str = ""):
         """`moves_from`: a guest that will migrate here; the script is the same."""
         self.token = moves_from.token if moves_from else secrets.token_hex(8)
         self.workdir = Path(workdir)
@@ -99,14 +100,14 @@ class Guest:
         self._echo = echo
         self._qmp = None
         self._deleted = []
-        parts = kit.prepare()
+        parts = parts or kit.prepare()
         initramfs = self.workdir / "initramfs.cpio"
         kit.with_script(parts.initramfs, script, initramfs)
-        memory = "512M,slots=2,maxmem=2G" if spare_memory else "512M"
-        command = qemu_command(disks, parts.kernel, initramfs, memory=memory, cards=cards) + [
+        memory += ",slots=2,maxmem=2G" if spare_memory else ""
+        command = qemu_command(disks, parts.kernel, initramfs, cpus, memory, cards) + [
             # On a busy host the timer's first interrupts may come later than Linux expects.
             "-append", "console=ttyS0 tsc=reliable no_timer_check quiet panic=-1 "
-            f"guest.token={self.token}",
+            f"guest.token={self.token} {kernel_options}",
             "-serial", f"file:{self.console}", "-serial", "stdio",
             "-device", f"pcie-root-port,id={HOTPLUG_PORT}",
             "-qmp", f"unix:{self.workdir}/qmp,server=on,wait=off",
