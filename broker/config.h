@@ -88,6 +88,15 @@ struct DeviceConfig {
   return config.queue_size.value_or(common::kQueueSizeMax);
 }
 
+// Of the sessions and workers of devices without a uid of their own; gids are the same numbers.
+// Default: far above what distributions, directory services and container managers hand out, and
+// below 2^31.
+struct UidSpan {
+  uid_t first = 2'000'000'000;
+  uid_t last = 2'001'048'575;
+  bool operator==(const UidSpan&) const = default;
+};
+
 struct BrokerConfig {
   std::string config_path;  // Where it was read; empty for the commands of one device.
   std::vector<DeviceConfig> devices;
@@ -109,6 +118,7 @@ struct BrokerConfig {
   [[nodiscard]] bool keeps_orphans() const noexcept { return !orphans_end && !forensic; }
   std::string takeover_socket;  // Empty: beside the first device's socket.
   bool take_over = false;       // From a broker that runs.
+  UidSpan uids;
 };
 
 }  // namespace broker

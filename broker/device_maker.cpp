@@ -57,7 +57,12 @@ Answer<std::uint32_t> DeviceMaker::pick_uid(const DeviceConfig& config, const De
   const auto before = inheritance_ == nullptr ? std::nullopt : inheritance_->uid_of(config.name);
   // Its workers go on as that. It is held since inherit().
   if (before && config.uid.value_or(*before) == *before) return *before;
-  if (!config.uid) return uids_.pick(model.backing_device, model.backing_inode);
+  if (!config.uid) {
+    if (const auto picked = uids_.pick(model.backing_device, model.backing_inode)) return *picked;
+    return common::fail("every uid from " + std::to_string(uids_.span().first) + " to " +
+                        std::to_string(uids_.span().last) +
+                        " is another device's; make uid-range larger");
+  }
   if (uids_.take(*config.uid)) return *config.uid;
   return common::fail("another device has uid " + std::to_string(*config.uid) +
                       "; give each its own, or leave uid out");

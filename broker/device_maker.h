@@ -34,7 +34,8 @@ struct DevicePlan {
 
 class DeviceMaker {
  public:
-  DeviceMaker(Log& log, PostureDemand demand) : log_(log), demand_(demand) {}
+  DeviceMaker(Log& log, PostureDemand demand, UidSpan uids)
+      : log_(log), demand_(demand), uids_(uids) {}
 
   // Refusals are recorded there; it outlives this.
   void record_to(audit::Trail& trail) noexcept { trail_ = &trail; }

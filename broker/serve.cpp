@@ -77,7 +77,7 @@ class Broker {
       : config_(config),
         log_(log),
         manager_(ServiceManager::from_environment()),
-        maker_(log, config.posture),
+        maker_(log, config.posture, config.uids),
         state_(config.state_dir) {}
 
   ~Broker() { log_.listen({}); }

@@ -161,6 +161,19 @@ Answer<void> set_uid(const Destination& to, std::string_view value) {
   return {};
 }
 
+Answer<void> set_uid_range(const Destination& to, std::string_view value) {
+  constexpr uid_t kUidMax = std::numeric_limits<uid_t>::max() - 1;
+  const std::size_t dash = std::min(value.find('-'), value.size());
+  const std::optional<uid_t> first = parse_number<uid_t>(value.substr(0, dash));
+  const std::optional<uid_t> last =
+      parse_number<uid_t>(value.substr(std::min(dash + 1, value.size())));
+  if (!first || !last || *first == 0 || *last < *first || *last > kUidMax) {
+    return must_be("two user ids above 0 and a dash between them, the lower one first", value);
+  }
+  to.broker.uids = {*first, *last};
+  return {};
+}
+
 Answer<void> set_control_socket(const Destination& to, std::string_view value) {
   if (value == "off") {
     to.broker.control_socket = "";
@@ -356,6 +369,9 @@ constexpr Setting kSettings[] = {
     {"uid", Scope::kDevice, ValueKind::kNumber, "UID",
      "user id of its sessions and workers, of no other device's [one picked by the image]",
      set_uid},
+    {"uid-range", Scope::kBroker, ValueKind::kText, "FIRST-LAST",
+     "user and group ids of devices without a uid of their own [2000000000-2001048575]",
+     set_uid_range},
     {"require-posture", Scope::kBroker, ValueKind::kText, "strict|any",
      "strict: do not start unless every layer of the jail holds [any]", set_posture},
     {"forensic", Scope::kBroker, ValueKind::kSwitch, "on|off",

@@ -1,6 +1,6 @@
 #include "broker/uid_range.h"
 
-#include "common/verify.h"
+#include <algorithm>
 
 namespace broker {
 namespace {
@@ -15,13 +15,16 @@ std::uint64_t mix(std::uint64_t value) noexcept {
 
 }  // namespace
 
-std::uint32_t UidRange::pick(dev_t device, ino_t inode) {
-  common::verify(taken_.size() < count_);
-  std::uint64_t offset = mix(mix(device) ^ inode) % count_;
-  while (!taken_.insert(kUidBase + static_cast<std::uint32_t>(offset)).second) {
-    offset = (offset + 1) % count_;
+std::optional<uid_t> UidRange::pick(dev_t device, ino_t inode) {
+  const std::uint64_t count = std::uint64_t{span_.last} - span_.first + 1;
+  // Uids that were chosen by hand are among those taken, and may lie elsewhere.
+  const std::uint64_t tries = std::min<std::uint64_t>(count, taken_.size() + 1);
+  const std::uint64_t start = mix(mix(device) ^ inode) % count;
+  for (std::uint64_t i = 0; i < tries; ++i) {
+    const auto uid = static_cast<uid_t>(span_.first + (start + i) % count);
+    if (taken_.insert(uid).second) return uid;
   }
-  return kUidBase + static_cast<std::uint32_t>(offset);
+  return std::nullopt;
 }
 
 }  // namespace broker

@@ -5,28 +5,28 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <unordered_set>
+
+#include "broker/config.h"
 
 namespace broker {
 
-// Far above what distributions, directory services and container managers hand out, and below 2^31.
-inline constexpr std::uint32_t kUidBase = 2'000'000'000;
-inline constexpr std::uint32_t kUidCount = 1U << 20;
-
 class UidRange {
  public:
-  explicit UidRange(std::uint32_t count = kUidCount) noexcept : count_(count) {}
+  explicit UidRange(UidSpan span = {}) noexcept : span_(span) {}
 
   // The same disk gets the same uid in the next broker, too, unless another one holds it already.
-  // As many devices at most as the range has uids.
-  [[nodiscard]] std::uint32_t pick(dev_t device, ino_t inode);
+  // None where every uid of the range is another device's.
+  [[nodiscard]] std::optional<uid_t> pick(dev_t device, ino_t inode);
+  [[nodiscard]] const UidSpan& span() const noexcept { return span_; }
   // One that was chosen; false where another device holds it.
   [[nodiscard]] bool take(std::uint32_t uid) { return taken_.insert(uid).second; }
   // Its device is gone.
   void give_back(std::uint32_t uid) noexcept { taken_.erase(uid); }
 
  private:
-  std::uint32_t count_;
+  UidSpan span_;
   std::unordered_set<std::uint32_t> taken_;
 };
 

@@ -33,10 +33,10 @@ class Trial {
   [[nodiscard]] static Answer<std::unique_ptr<Trial>> make(const BrokerConfig& config) {
     TRY_LET(Log log, Log::open("error"));
     TRY_LET(Programs programs, open_programs());
-    return std::unique_ptr<Trial>(new Trial(std::move(log), std::move(programs), config.posture));
+    return std::unique_ptr<Trial>(new Trial(std::move(log), std::move(programs), config));
   }
   [[nodiscard]] Answer<std::string> posture_of(DevicePlan& plan) {
-    plan.facts.uid = plan.config->uid.value_or(kUidBase);
+    plan.facts.uid = plan.config->uid.value_or(uid_);
     TRY(maker_.choose_engine(plan, host_));
     TRY(maker_.check_posture(plan, jailer_));
     return "engine " + std::string(engine_name(plan.engine.kind)) + ", " +
@@ -44,13 +44,15 @@ class Trial {
   }
 
  private:
-  Trial(Log log, Programs programs, PostureDemand demand)
+  Trial(Log log, Programs programs, const BrokerConfig& config)
       : log_(std::move(log)),
         host_(look_at_host()),
-        jailer_(std::move(programs), host_, demand == PostureDemand::kStrict, false),
-        maker_(log_, demand) {}
+        uid_(config.uids.first),
+        jailer_(std::move(programs), host_, config.posture == PostureDemand::kStrict, false),
+        maker_(log_, config.posture, config.uids) {}
   Log log_;
   Host host_;
+  uid_t uid_;
   Jailer jailer_;
   DeviceMaker maker_;
 };

@@ -7,6 +7,8 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <set>
+#include <string>
 
 #include "tests/fakes/process.h"
 #include "tests/integration/host.h"
@@ -179,6 +181,23 @@ TEST_P(Jail, StrictPostureServesWhereEveryLayerIsThere) {
   strict.serve({.options = {"--require-posture=strict"}});
   expect_serves(strict.connect()->queue());
   EXPECT_EQ(strict.broker().count_lines("is missing"), 0) << strict.broker().log();
+}
+
+TEST(UidRange, ProcessesHaveTheUidsOfTheRangeAndOneDeviceTooManyIsRefused) {
+  Host host(kAuto);
+  host.serve_all({{.name = "vda"}, {.name = "vdb"}}, {"--uid-range=300000-300001"});
+  const auto vda = host.connect({}, "vda");
+  const auto vdb = host.connect({}, "vdb");
+  std::set<std::string> uids;
+  for (const pid_t pid : host.workers()) uids.insert(fakes::status_field(pid, "Uid"));
+  EXPECT_THAT(uids, testing::UnorderedElementsAre(testing::StartsWith("300000"),
+                                                  testing::StartsWith("300001")));
+
+  host.broker().signal(SIGTERM);
+  EXPECT_EQ(host.broker().wait_exit(), 0);
+  host.run({"serve", "--config=" + host.file("bulkhead.toml"), "--uid-range=300000-300000"});
+  EXPECT_EQ(host.broker().wait_exit(), 1);
+  EXPECT_THAT(host.broker().log(), HasSubstr("make uid-range larger"));
 }
 
 }  // namespace

@@ -87,14 +87,16 @@ TEST(Options, TakesEveryOption) {
 }
 
 TEST(Options, TakesTheBrokersOptions) {
-  const Parsed parsed = parse_blk(
-      {"--require-posture=strict", "--log-level=debug", "--stats-interval=10", "--forensic=on"});
+  const Parsed parsed =
+      parse_blk({"--require-posture=strict", "--log-level=debug", "--stats-interval=10",
+                 "--uid-range=300000-300999", "--forensic=on"});
   ASSERT_TRUE(parsed) << parsed.error().text;
   const BrokerConfig& config = std::get<RunServe>(*parsed).config;
   EXPECT_EQ(config.posture, PostureDemand::kStrict);
   EXPECT_EQ(config.log_level, "debug");
   EXPECT_EQ(config.stats_interval_s, 10u);
   EXPECT_TRUE(config.forensic);
+  EXPECT_EQ(config.uids, (UidSpan{300'000, 300'999}));
 }
 
 TEST(Options, TakesValuesAsTheNextWord) {
@@ -365,6 +367,10 @@ TEST(Options, LimitsTheRest) {
   EXPECT_THAT(error_of(parse_blk({"--name=a/b"})), HasSubstr("--name"));
   EXPECT_THAT(error_of(parse_blk({"--log-level=loud"})), HasSubstr("trace, debug"));
   EXPECT_THAT(error_of(parse_blk({"--require-posture=maybe"})), HasSubstr("strict or any"));
+  EXPECT_THAT(error_of(parse_blk({"--uid-range=0-9"})), HasSubstr("two user ids above 0"));
+  EXPECT_THAT(error_of(parse_blk({"--uid-range=20-10"})), HasSubstr("two user ids above 0"));
+  EXPECT_THAT(error_of(parse_blk({"--uid-range=20"})), HasSubstr("two user ids above 0"));
+  EXPECT_THAT(error_of(parse_blk({"--uid-range=1-4294967295"})), HasSubstr("two user ids"));
   EXPECT_THAT(error_of(parse({"blk", "--fd=2", "--blk-file=d"})), HasSubstr("messages"));
 }
 

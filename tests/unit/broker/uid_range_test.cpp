@@ -21,16 +21,29 @@ TEST(UidRange, NeverGivesTwoDevicesOfOneBrokerTheSameUid) {
 }
 
 TEST(UidRange, StaysWithinItsRange) {
-  UidRange range;
+  UidRange range({300'000, 300'999});
   const auto uid = range.pick(UINT64_MAX, UINT64_MAX);
-  EXPECT_GE(uid, kUidBase);
-  EXPECT_LT(uid, kUidBase + kUidCount);
+  EXPECT_GE(uid, 300'000u);
+  EXPECT_LE(uid, 300'999u);
+}
+
+TEST(UidRange, HasNoneLeftOnceEachIsTaken) {
+  UidRange range({300'000, 300'001});
+  EXPECT_NE(range.pick(1, 1), std::nullopt);
+  EXPECT_NE(range.pick(1, 1), std::nullopt);
+  EXPECT_EQ(range.pick(1, 1), std::nullopt);
+}
+
+TEST(UidRange, LooksPastUidsThatWereChosenByHand) {
+  UidRange range({300'000, 300'001});
+  EXPECT_TRUE(range.take(300'000));
+  EXPECT_EQ(range.pick(1, 1), 300'001u);
 }
 
 TEST(UidRange, WrapsRoundAtItsEnd) {
-  UidRange range(3);
-  const std::set<std::uint32_t> all = {range.pick(1, 1), range.pick(1, 1), range.pick(1, 1)};
-  EXPECT_EQ(all, (std::set<std::uint32_t>{kUidBase, kUidBase + 1, kUidBase + 2}));
+  UidRange range({7, 9});
+  const std::set<std::optional<uid_t>> all = {range.pick(1, 1), range.pick(1, 1), range.pick(1, 1)};
+  EXPECT_EQ(all, (std::set<std::optional<uid_t>>{7, 8, 9}));
 }
 
 TEST(UidRange, TellsDevicesWithTheSameInodeApart) {
