@@ -72,7 +72,11 @@ struct DeviceConfig {
   std::optional<std::uint32_t> queue_size;  // Default: common::kQueueSizeMax.
   EngineChoice engine = EngineChoice::kAuto;
   std::uint32_t poll_us = 0;
-  bool restart_after_violation = false;  // Of a worker that its system call filter killed.
+  // Of its session and workers together, where there is a tree of cgroups (cgroup.h). 0: no limit.
+  std::uint32_t memory_max_mib = 0;
+  std::uint32_t cpu_max_percent = 0;      // Of one processor.
+  std::optional<std::uint32_t> pids_max;  // Default: what its queues can need.
+  bool restart_after_violation = false;   // Of a worker that its system call filter killed.
 
   // Whose it is: for whoever reads lists, metrics, logs and the audit trail. Nothing is decided by
   // these.
@@ -119,6 +123,7 @@ struct BrokerConfig {
   std::string takeover_socket;  // Empty: beside the first device's socket.
   bool take_over = false;       // From a broker that runs.
   UidSpan uids;
+  std::string cgroup = "auto";  // Or "off", or the path of one that was delegated.
 };
 
 }  // namespace broker

@@ -61,6 +61,10 @@ std::string on_violation(const DeviceConfig& device) {
 
 std::string mac(const DeviceConfig& device) { return device.mac ? mac_text(*device.mac) : ""; }
 
+std::string memory_max(const DeviceConfig& device) {
+  return device.memory_max_mib == 0 ? "0" : std::to_string(device.memory_max_mib) + "M";
+}
+
 struct Row {
   std::string_view setting;
   Getter get;
@@ -102,6 +106,9 @@ constexpr Row kRows[] = {
     {"vm-name", text<&D::vm_name>},
     {"vm-uuid", text<&D::vm_uuid>},
     {"uid", optional_number<&D::uid>},
+    {"memory-max", memory_max},
+    {"cpu-max", number<&D::cpu_max_percent>},
+    {"pids-max", optional_number<&D::pids_max>},
 };
 
 // A basic string of TOML.

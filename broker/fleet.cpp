@@ -9,6 +9,14 @@ namespace {
 // A VMM's requests are finished, as long as its disk lets them; then its workers are killed.
 constexpr std::chrono::milliseconds kForced{2000};
 
+// Each worker: itself, and the threads of its ring; twice, while others take their place.
+CgroupLimits limits_of(const DeviceConfig& config, std::uint32_t queues) {
+  constexpr std::uint32_t kEachWorker = 1 + common::ipc::kRingThreads + 1;
+  constexpr std::uint32_t kSessions = 4;
+  return {config.memory_max_mib, config.cpu_max_percent,
+          config.pids_max.value_or(kSessions + 2 * kEachWorker * (queues + 1))};
+}
+
 // Descriptors that came from outside are used up by their first device.
 bool can_start_again(const DeviceConfig& config) { return config.fd < 0 && config.tap_fds.empty(); }
 
@@ -129,6 +137,13 @@ Answer<void> Fleet::open(Served& served, DevicePlan plan) {
   served.posture = plan.posture;
   served.state = DeviceState::kStopped;
   if (!kept) return kept;
+  if (services_.cgroups != nullptr) {
+    const auto limited = services_.cgroups->add(
+        served.uid, name, limits_of(*served.config, plan.facts.model.session_start.queues_max));
+    if (!limited)
+      return common::fail(std::string(limited.error().what) + ": " +
+                          errno_text(limited.error().os_errno));
+  }
   served.device = std::make_unique<Device>(services_, std::move(plan.facts),
                                            std::move(plan.doorway), std::move(plan.backing));
   served.state = DeviceState::kServing;
@@ -280,6 +295,7 @@ void Fleet::retire(const std::string& name) {
   if (served.device) {
     served.past_counters = served.counters();
     served.device.reset();
+    if (services_.cgroups != nullptr) services_.cgroups->remove(served.uid);
     services_.log.info(name, served.removing ? "removed" : "stopped");
   }
   served.state = DeviceState::kStopped;

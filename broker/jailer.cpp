@@ -52,6 +52,7 @@ struct Jailer::Start {
   std::string title;
   const policy::Profile& profile;
   std::uint32_t uid;
+  CgroupLeaf leaf;
   int socket_number;
   int page_number;
   bool probe = false;
@@ -68,6 +69,7 @@ Result<Jailed> Jailer::start_session(const std::string& device, std::uint32_t ui
                 .title = "bulkhead-session: " + device,
                 .profile = policy::kSession,
                 .uid = uid,
+                .leaf = CgroupLeaf::kSession,
                 .socket_number = static_cast<int>(ipc::SessionFd::kBroker),
                 .page_number = static_cast<int>(ipc::SessionFd::kStatusPage),
                 .outlives = outlives,
@@ -82,6 +84,7 @@ Result<JailedWorker> Jailer::start_worker(const std::string& name, std::uint32_t
              .title = worker_title(kind) + name,
              .profile = *recipe.profile,
              .uid = uid,
+             .leaf = CgroupLeaf::kWorkers,
              .socket_number = static_cast<int>(ipc::WorkerFd::kControl),
              .page_number = static_cast<int>(ipc::WorkerFd::kStatusPage),
              .outlives = outlives,
@@ -129,6 +132,7 @@ Result<Jailed> Jailer::probe_session(std::uint32_t uid) {
                 .title = "bulkhead-session: probe",
                 .profile = policy::kSession,
                 .uid = uid,
+                .leaf = CgroupLeaf::kSession,
                 .socket_number = static_cast<int>(ipc::SessionFd::kBroker),
                 .page_number = static_cast<int>(ipc::SessionFd::kStatusPage),
                 .probe = true,
@@ -142,6 +146,7 @@ Result<Jailed> Jailer::probe_worker(std::uint32_t uid, common::DeviceKind kind,
                 .title = worker_title(kind) + "probe",
                 .profile = profile,
                 .uid = uid,
+                .leaf = CgroupLeaf::kWorkers,
                 .socket_number = static_cast<int>(ipc::WorkerFd::kControl),
                 .page_number = static_cast<int>(ipc::WorkerFd::kStatusPage),
                 .probe = true,
@@ -177,6 +182,8 @@ Result<Jailed> Jailer::start(const Start& what) {
   request.uid = own_ids ? ::getuid() : what.uid;
   request.gid = own_ids ? ::getgid() : what.uid;
   request.outlives_parent = order.outlives_broker == 1;
+  // A probe comes before its device, and asks for what the device will have.
+  if (cgroups_ != nullptr && !what.probe) request.cgroup = cgroups_->leaf(what.uid, what.leaf);
 
   Jailed jailed;
   TRY_LET(jailed.memory, common::SharedRegion::map(page.ref(), 0, common::kStatusPageBytes,
@@ -206,6 +213,8 @@ Result<ipc::JailOrder> Jailer::make_order(const Start& what) {
   order.same_uid = host_.may_change_ids && !what.keeper ? 0 : 1;
   order.outlives_broker = what.outlives == Outlives::kBroker ? 1 : 0;
   order.probe = what.probe ? 1 : 0;
+  order.in_cgroup =
+      cgroups_ != nullptr && (what.probe || cgroups_->leaf(what.uid, what.leaf).valid()) ? 1 : 0;
   order.filter_count = static_cast<std::uint32_t>(filter->instructions.size()) - filter->closing;
   order.closing_count = filter->closing;
   std::copy(filter->instructions.begin(), filter->instructions.end(), order.filter.begin());

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "broker/audit/digest.h"
+#include "broker/cgroup.h"
 #include "broker/device_model.h"
 #include "broker/host.h"
 #include "broker/program_files.h"
@@ -53,9 +54,14 @@ enum class Outlives : bool { kNobody = false, kBroker = true };
 class Jailer {
  public:
   // `strict`: a process that misses a layer ends by itself before it reads anything hostile.
-  // `forensic`: policy/forensic.h.
-  Jailer(Programs programs, const Host& host, bool strict, bool forensic)
-      : programs_(std::move(programs)), host_(host), strict_(strict), forensic_(forensic) {}
+  // `forensic`: policy/forensic.h. `cgroups`, where there are any, outlives this: devices that have
+  // one get their processes there.
+  Jailer(Programs programs, const Host& host, bool strict, bool forensic, const Cgroups* cgroups)
+      : programs_(std::move(programs)),
+        host_(host),
+        strict_(strict),
+        forensic_(forensic),
+        cgroups_(cgroups) {}
 
   // `uid` is the device's own; without the right to change ids the broker's is used instead.
   [[nodiscard]] common::Result<Jailed> start_session(const std::string& device, std::uint32_t uid,
@@ -89,6 +95,7 @@ class Jailer {
   Host host_;
   bool strict_;
   bool forensic_;
+  const Cgroups* cgroups_;
   // Compiled when first needed: a profile costs about 0.1 ms.
   struct Filter {
     std::vector<common::ipc::FilterInstruction> instructions;

@@ -14,10 +14,11 @@ namespace broker {
 [[nodiscard]] std::vector<unsigned> needed_capabilities(const BrokerConfig& config,
                                                         const Host& host);
 
-// Keeps those, and takes on no_new_privs, not dumpable and, with `own_list`, the filter of
-// policy/broker.h. Everything that is opened by path must be open; children are started as before.
+// Keeps those, and takes on no_new_privs, not dumpable and the filter of policy/broker.h that is
+// given; null: none. Everything that is opened by path must be open; children are started as
+// before.
 [[nodiscard]] common::Result<void> give_up_privileges(const std::vector<unsigned>& kept,
-                                                      bool own_list);
+                                                      const policy::Profile* own_list);
 
 // As many descriptors, and as much locked memory for rings, as the host lets us have: each device
 // and worker needs some.

@@ -133,6 +133,7 @@ class Broker {
   std::optional<Signals> signals_;
   std::optional<Programs> programs_;  // Until there is a jailer.
   std::optional<Host> host_;
+  std::unique_ptr<Cgroups> cgroups_;  // Null where no tree was delegated.
   std::optional<Jailer> jailer_;
   ForeignCloser closer_;
   std::unique_ptr<RingMessenger> messenger_;
@@ -254,14 +255,16 @@ Answer<void> Broker::open_doorways() {
 Answer<void> Broker::look_around() {
   host_ = look_at_host();
   TRY(choose_engines());
-  jailer_.emplace(*std::exchange(programs_, std::nullopt), *host_, strict(), config_.forensic);
+  TRY_LET(cgroups_, Cgroups::take(config_.cgroup, log_));
+  jailer_.emplace(*std::exchange(programs_, std::nullopt), *host_, strict(), config_.forensic,
+                  cgroups_.get());
   if (auto audit = AuditReader::open(*loop_)) {
     audit_ = *std::move(audit);
   } else {
     log_.debug("", "deaths by seccomp will not name the system call: " + error_text(audit.error()));
   }
-  services_.emplace(
-      Services{*loop_, log_, *jailer_, closer_, messenger_.get(), audit_.get(), trail_.get()});
+  services_.emplace(Services{*loop_, log_, *jailer_, closer_, messenger_.get(), audit_.get(),
+                             trail_.get(), cgroups_.get()});
   return {};
 }
 
@@ -294,8 +297,11 @@ Answer<void> Broker::check_posture() {
 }
 
 Answer<void> Broker::give_up() {
-  const bool own_list = !config_.forensic;  // policy/forensic.h
-  if (!own_list) log_.warn("", "forensic: the broker's own list of system calls is off");
+  const policy::Profile* own_list = cgroups_ ? &policy::kBrokerWithCgroups : &policy::kBroker;
+  if (config_.forensic) {  // policy/forensic.h
+    log_.warn("", "forensic: the broker's own list of system calls is off");
+    own_list = nullptr;
+  }
   const auto given_up = give_up_privileges(needed_capabilities(config_, *host_), own_list);
   if (!given_up) return common::fail("cannot give up privileges: " + error_text(given_up.error()));
   trail_->serving();

@@ -4,6 +4,7 @@
 
 #include "broker/audit/trail.h"
 #include "broker/audit_reader.h"
+#include "broker/cgroup.h"
 #include "broker/event_loop.h"
 #include "broker/foreign_close.h"
 #include "broker/jailer.h"
@@ -21,7 +22,8 @@ struct Services {
   RingMessenger* messenger = nullptr;  // Null where no worker uses io_uring.
   AuditReader* audit = nullptr;        // Null where we may not read the audit log.
   audit::Trail* trail = nullptr;
-  Keep* keep = nullptr;  // Null where children end with the broker.
+  Keep* keep = nullptr;        // Null where children end with the broker.
+  Cgroups* cgroups = nullptr;  // Null where no tree was delegated.
 };
 
 }  // namespace broker

@@ -234,6 +234,39 @@ Answer<void> set_poll(const Destination& to, std::string_view value) {
   return {};
 }
 
+Answer<void> set_memory_max(const Destination& to, std::string_view value) {
+  std::string_view digits = value;
+  std::uint32_t factor = 1;
+  if (digits.ends_with('G')) factor = 1024;
+  if (digits.ends_with('G') || digits.ends_with('M')) digits.remove_suffix(1);
+  const std::optional<std::uint32_t> number = parse_number<std::uint32_t>(digits);
+  if (value != "0" && (!number || digits.size() == value.size() || *number == 0 ||
+                       *number > kMemoryMaxMib / factor)) {
+    return must_be("0, or a number with M or G, at most " + std::to_string(kMemoryMaxMib) + "M",
+                   value);
+  }
+  to.device.memory_max_mib = *number * factor;
+  return {};
+}
+
+Answer<void> set_cpu_max(const Destination& to, std::string_view value) {
+  TRY_LET(to.device.cpu_max_percent, number_within<std::uint32_t>(value, 0, kCpuMaxPercent));
+  return {};
+}
+
+Answer<void> set_pids_max(const Destination& to, std::string_view value) {
+  TRY_LET(to.device.pids_max, number_within<std::uint32_t>(value, 4, kPidsMax));
+  return {};
+}
+
+Answer<void> set_cgroup(const Destination& to, std::string_view value) {
+  if (value != "auto" && value != "off" && !value.starts_with('/')) {
+    return must_be("auto, off, or the path of a cgroup", value);
+  }
+  TRY_LET(to.broker.cgroup, text_within(value, kFilePathBytesMax));
+  return {};
+}
+
 Answer<void> set_on_violation(const Destination& to, std::string_view value) {
   if (value != "stop" && value != "restart") return must_be("stop or restart", value);
   to.device.restart_after_violation = value == "restart";
@@ -369,6 +402,18 @@ constexpr Setting kSettings[] = {
     {"uid", Scope::kDevice, ValueKind::kNumber, "UID",
      "user id of its sessions and workers, of no other device's [one picked by the image]",
      set_uid},
+    {"memory-max", Scope::kDevice, ValueKind::kText, "N[M|G]",
+     "most memory of its processes, in a cgroup: the guest's, too; 0: no limit [0]",
+     set_memory_max},
+    {"cpu-max", Scope::kDevice, ValueKind::kNumber, "PERCENT",
+     "most processor time of its processes, of one processor, in a cgroup; 0: no limit [0]",
+     set_cpu_max},
+    {"pids-max", Scope::kDevice, ValueKind::kNumber, "N",
+     "most processes and threads it may have, in a cgroup [what its queues can need]",
+     set_pids_max},
+    {"cgroup", Scope::kBroker, ValueKind::kText, "auto|off|PATH",
+     "cgroup (v2) in which each device gets one; auto: the broker's, where it was delegated [auto]",
+     set_cgroup},
     {"uid-range", Scope::kBroker, ValueKind::kText, "FIRST-LAST",
      "user and group ids of devices without a uid of their own [2000000000-2001048575]",
      set_uid_range},

@@ -28,8 +28,9 @@ enum class Layer : std::uint8_t {
   kMdwe,   // Memory once written can never become executable.
   kMseal,  // Text and guest memory mappings cannot be changed.
   kSeccomp,
+  kCgroupLimits,  // Born in its device's cgroup, which has limits of its own.
 };
-inline constexpr std::size_t kLayerCount = 18;
+inline constexpr std::size_t kLayerCount = 19;
 
 [[nodiscard]] constexpr std::string_view layer_name(Layer layer) noexcept {
   constexpr std::array<std::string_view, kLayerCount> kNames = {
@@ -37,7 +38,7 @@ inline constexpr std::size_t kLayerCount = 18;
       "ipc namespace",  "uts namespace",   "cgroup namespace", "empty root",
       "own uid",        "no capabilities", "securebits",       "no_new_privs",
       "landlock",       "rlimits",         "not dumpable",     "mdwe",
-      "mseal",          "seccomp",
+      "mseal",          "seccomp",         "cgroup limits",
   };
   return kNames[static_cast<std::size_t>(layer)];
 }
@@ -53,10 +54,11 @@ static_assert(sizeof(LayerResult) == 4);
 
 using LayerResults = std::array<LayerResult, kLayerCount>;
 
-// mseal and mdwe are newer than the kernels most hosts run, and add to what seccomp refuses anyway:
-// strict does not ask for them.
+// mseal and mdwe are newer than the kernels most hosts run, and add to what seccomp refuses anyway.
+// Limits by cgroup are about how much a process uses, not about what it reaches, and few start a
+// broker with a tree of its own. Strict asks for none of them.
 [[nodiscard]] constexpr bool strict_requires(Layer layer) noexcept {
-  return layer != Layer::kMseal && layer != Layer::kMdwe;
+  return layer != Layer::kMseal && layer != Layer::kMdwe && layer != Layer::kCgroupLimits;
 }
 
 // Whether strict is content with what became of a layer. Two that are degraded are enough:

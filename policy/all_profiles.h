@@ -24,6 +24,6 @@ inline constexpr const Profile* kAllProfiles[] = {
     &kWorkerNetTransmitFallback,
     &kWorkerNetControl,
 };
-inline constexpr const Profile* kBrokerProfile[] = {&kBroker};
+inline constexpr const Profile* kBrokerProfile[] = {&kBroker, &kBrokerCgroupPart};
 
 }  // namespace policy

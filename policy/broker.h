@@ -14,7 +14,8 @@
 // on sockets, as far as its user and capabilities let it.
 //
 // What this takes from a broker that somebody has taken over: cutting files off, any memory that is
-// executable, programs other than by descriptor, threads and processes with other flags,
+// executable, programs other than by descriptor, threads and processes with other flags (but for
+// clone3 where there are cgroups),
 // namespaces, tracing, other processes' memory, modules, BPF, keys, clocks, mounts by the new
 // interface, and every socket but unix and two kinds of netlink.
 //
@@ -41,8 +42,11 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstdint>
+#include <iterator>
 
 #include "policy/profile.h"
 
@@ -293,6 +297,21 @@ inline constexpr SyscallRule kBrokerByChance[] = {
 // clone3 hides its flags behind a pointer.
 inline constexpr int kBrokerNotThere[] = {SYS_clone3};
 
+// Only where a tree of cgroups was delegated. A child is born in its device's cgroup, which takes
+// clone3; moving it there later would cost each start some 10 ms, and the broker's threads waiting.
+inline constexpr SyscallRule kBrokerForCgroups[] = {
+    {SYS_clone3, {arg_is(1, 88)}, "policy/spawn.cpp: clone_into"},
+    {SYS_mkdirat, {}, "broker/cgroup.cpp: make_directory"},
+    {SYS_unlinkat, {arg_is(2, AT_REMOVEDIR)}, "broker/cgroup.cpp: remove_tree"},
+};
+inline constexpr auto kBrokerByChanceWithCgroups = [] {
+  std::array<SyscallRule, std::size(kBrokerByChance) + std::size(kBrokerForCgroups)> all{};
+  std::copy(std::begin(kBrokerByChance), std::end(kBrokerByChance), all.begin());
+  std::copy(std::begin(kBrokerForCgroups), std::end(kBrokerForCgroups),
+            all.begin() + std::size(kBrokerByChance));
+  return all;
+}();
+
 inline constexpr Profile kBroker{
     .name = "broker, and its children until their seal",
     .may = "serve its sockets, disks and taps, open what an operator adds, start jailed programs",
@@ -303,6 +322,28 @@ inline constexpr Profile kBroker{
     .otherwise = Profile::Otherwise::kRefuse,
     .by_chance = kBrokerByChance,
     .not_there = kBrokerNotThere,
+};
+
+inline constexpr Profile kBrokerWithCgroups{
+    .name = kBroker.name,
+    .may = kBroker.may,
+    .must_never = kBroker.must_never,
+    .syscalls = kBrokerSyscalls,
+    .uring_opcodes = {},
+    .descriptors = {},
+    .otherwise = Profile::Otherwise::kRefuse,
+    .by_chance = kBrokerByChanceWithCgroups,
+};
+// What it has beside kBroker, for whoever reads the tables.
+inline constexpr Profile kBrokerCgroupPart{
+    .name = "with a tree of cgroups, broker also",
+    .may = "make and remove cgroups, and start each child in its device's",
+    .must_never = kBroker.must_never,
+    .syscalls = {},
+    .uring_opcodes = {},
+    .descriptors = {},
+    .otherwise = Profile::Otherwise::kRefuse,
+    .by_chance = kBrokerForCgroups,
 };
 
 }  // namespace policy

@@ -288,6 +288,8 @@ Result<void> enter_jail(const JailOrder& order, const JailLimits& /*limits*/,
   (void)::umask(0777);
 
   record_namespaces(order, page);
+  record(page, Layer::kCgroupLimits,
+         outcome(order.in_cgroup != 0 ? State::kEnforced : State::kAbsent));
   forbid_more_namespaces(order, page);
   record(page, Layer::kEmptyRoot, take_root(order));
   record(page, Layer::kSecurebits, outcome(lock_securebits()));

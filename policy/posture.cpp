@@ -251,6 +251,27 @@ LayerView view_mseal(const Subject& subject) {
   return as_reported(subject, Layer::kMseal);
 }
 
+// Limits are those of the cgroup above its leaf: broker/cgroup.h.
+LayerView view_cgroup(const Subject& subject) {
+  constexpr Layer kLayer = Layer::kCgroupLimits;
+  const auto own = read_file(proc_path(subject.pid, "cgroup"));
+  if (!own) return unreadable(kLayer, "cgroup", errno);
+  for (const std::string& line : lines_of(*own)) {
+    const std::size_t device = line.find("/device-");
+    if (!line.starts_with("0::") || device == std::string::npos) continue;
+    const std::string path = line.substr(3, line.find('/', device + 1) - 3);
+    const auto limit = [&](const std::string& name) {
+      auto text = read_file("/sys/fs/cgroup" + path + "/" + name).value_or("?");
+      while (!text.empty() && text.back() == '\n') text.pop_back();
+      return printable(text);
+    };
+    return enforced(kLayer, printable(path) + ", memory.max " + limit("memory.max") +
+                                ", pids.max " + limit("pids.max") + ", cpu.max " +
+                                limit("cpu.max"));
+  }
+  return absent(kLayer, "in no device's cgroup");
+}
+
 std::vector<LayerView> view_layers(const Subject& subject) {
   return {
       view_namespace(subject, Layer::kUserNamespace, "user"),
@@ -271,6 +292,7 @@ std::vector<LayerView> view_layers(const Subject& subject) {
       as_reported(subject, Layer::kMdwe),
       view_mseal(subject),
       view_seccomp(subject),
+      view_cgroup(subject),
   };
 }
 

@@ -183,7 +183,7 @@ Result<std::vector<FilterInstruction>> compile_absence(const Profile& profile) {
 Result<void> install_own_filter(const Profile& profile) {
   TRY_LET(const auto absence, compile_absence(profile));
   TRY_LET(const auto list, compile_filter(profile));
-  TRY(install(absence, SECCOMP_FILTER_FLAG_TSYNC));
+  if (!profile.not_there.empty()) TRY(install(absence, SECCOMP_FILTER_FLAG_TSYNC));
   return install(list, SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_LOG);
 }
 

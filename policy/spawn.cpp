@@ -50,6 +50,8 @@ class ChildStack {
   }
   [[nodiscard]] bool usable() const noexcept { return valid() && guarded_; }
   [[nodiscard]] void* top() const noexcept { return static_cast<std::byte*>(start_) + kBytes; }
+  [[nodiscard]] void* bottom() const noexcept { return start_; }
+  [[nodiscard]] static constexpr std::size_t bytes() noexcept { return kBytes; }
 
  private:
   static constexpr std::size_t kGuardBytes = 4096;
@@ -165,19 +167,56 @@ struct Started {
   Fd pair;  // Our end.
 };
 
+// clone3(), which the C library has no function for: `run(argument)` on the new stack, and never
+// back. The new cgroup is what clone() cannot name.
+static_assert(sizeof(clone_args) == 88);  // policy/broker.h
+long clone_into(const clone_args& arguments, int (*run)(void*), void* argument) {
+  long result = SYS_clone3;
+  asm volatile(
+      "syscall\n\t"
+      "testq %%rax, %%rax\n\t"
+      "jnz 1f\n\t"
+      "xorl %%ebp, %%ebp\n\t"
+      "movq %[argument], %%rdi\n\t"
+      "callq *%[run]\n\t"
+      "ud2\n"
+      "1:"
+      : "+a"(result)
+      : "D"(&arguments), "S"(sizeof(arguments)), [run] "r"(run), [argument] "r"(argument)
+      : "rcx", "r11", "memory", "cc");
+  return result;
+}
+
+pid_t clone_child(SpawnPlan& plan, const ChildStack& stack, __u64 flags, FdRef cgroup, int& pidfd) {
+  if (!cgroup.valid()) {
+    return ::clone(child_main, stack.top(), static_cast<int>(flags | SIGCHLD), &plan, &pidfd,
+                   nullptr, nullptr);
+  }
+  clone_args arguments{};
+  arguments.flags = flags | CLONE_INTO_CGROUP;
+  arguments.pidfd = reinterpret_cast<std::uint64_t>(&pidfd);
+  arguments.exit_signal = SIGCHLD;
+  arguments.stack = reinterpret_cast<std::uint64_t>(stack.bottom());
+  arguments.stack_size = stack.bytes();
+  arguments.cgroup = static_cast<unsigned>(cgroup.number);
+  const long result = clone_into(arguments, child_main, &plan);
+  if (result < 0) errno = static_cast<int>(-result);
+  return static_cast<pid_t>(std::max(result, -1L));
+}
+
 Result<Started> start_child(SpawnPlan& plan, const ChildStack& stack, std::uint32_t namespaces,
-                            FdRef network) {
+                            FdRef network, FdRef cgroup) {
   TRY_LET(auto pair, common::make_packet_pair());
   plan.parent_end = pair.first.ref().number;
   plan.our_end = pair.second.ref().number;
 
   // Sanitizers keep a picture of memory that a second process on it would spoil: a copy, then.
   constexpr unsigned kShare = kSanitizerBuild ? 0U : unsigned{CLONE_VM};
-  const auto flags = static_cast<int>(namespaces | kShare | CLONE_PIDFD | SIGCHLD);
+  const __u64 flags = namespaces | kShare | unsigned{CLONE_PIDFD};
   int pidfd = -1;
   TRY_LET(const NetworkVisit visit, NetworkVisit::enter(network));
   const SignalsBlocked blocked;
-  const pid_t pid = ::clone(child_main, stack.top(), flags, &plan, &pidfd, nullptr, nullptr);
+  const pid_t pid = clone_child(plan, stack, flags, cgroup, pidfd);
   if (pid < 0) return fail_errno("spawn: clone", errno);
   return Started{{pid, Fd(pidfd)}, std::move(pair.first)};
 }
@@ -209,7 +248,7 @@ Result<void> release(const Started& started) {
 bool may_map_any_id() noexcept { return has_capability(CAP_SETUID) && has_capability(CAP_SETGID); }
 
 Result<Child> run_plan(SpawnPlan& plan, std::uint32_t namespaces, std::uint32_t uid,
-                       std::uint32_t gid, FdRef network) {
+                       std::uint32_t gid, FdRef network, FdRef cgroup) {
   const bool user = (namespaces & CLONE_NEWUSER) != 0;
   const bool any_id = may_map_any_id();
   plan.take_ids = user;
@@ -218,7 +257,7 @@ Result<Child> run_plan(SpawnPlan& plan, std::uint32_t namespaces, std::uint32_t 
   const ChildStack stack;
   if (!stack.usable()) return fail_errno("spawn: map a stack", ENOMEM);
   const DumpableKept dumpable;
-  TRY_LET(Started started, start_child(plan, stack, namespaces, network));
+  TRY_LET(Started started, start_child(plan, stack, namespaces, network, cgroup));
   Result<void> running{};
   if (user) running = write_maps_dumpable(started.child.pid, uid, gid, !any_id);
   if (running) running = release(started);
@@ -264,7 +303,7 @@ Result<Child> spawn(const SpawnRequest& request) {
   plan.environment = kSanitizerBuild ? environ : none;
   const std::uint32_t inherited = request.net_namespace.valid() ? unsigned{CLONE_NEWNET} : 0U;
   return run_plan(plan, request.namespaces & ~inherited, request.uid, request.gid,
-                  request.net_namespace);
+                  request.net_namespace, request.cgroup);
 }
 
 Result<Fd> make_empty_network() {
@@ -279,7 +318,7 @@ namespace {
 
 Result<void> try_namespaces(std::uint32_t flags) {
   SpawnPlan plan;
-  TRY_LET(const Child child, run_plan(plan, flags, ::geteuid(), ::getegid(), FdRef{}));
+  TRY_LET(const Child child, run_plan(plan, flags, ::geteuid(), ::getegid(), FdRef{}, FdRef{}));
   while (::waitpid(child.pid, nullptr, 0) < 0 && errno == EINTR) {
   }
   return {};

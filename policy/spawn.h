@@ -32,6 +32,8 @@ struct SpawnRequest {
   // A network namespace to start in (make_empty_network()) where `namespaces` has CLONE_NEWNET,
   // instead of a new one for each. Needs CAP_SYS_ADMIN.
   common::FdRef net_namespace;
+  // A leaf of cgroup v2 to be born in: there is no moment outside of it.
+  common::FdRef cgroup;
   bool outlives_parent = false;  // Else it dies with the thread that called spawn() (PDEATHSIG).
 };
 

@@ -82,6 +82,10 @@ void fill_numbers(Filler& filler, const DeviceRecord& record) {
   filler.flag("offload-uso", record.offload_uso);
   filler.flag("mrg-rxbuf", record.mrg_rxbuf);
   filler.number("poll-us", record.poll_us);
+  filler.set("memory-max",
+             record.memory_max_mib == 0 ? "0" : std::to_string(record.memory_max_mib) + "M");
+  filler.number("cpu-max", record.cpu_max_percent);
+  filler.number_if_any("pids-max", record.pids_max);
   if (record.engine >= kEngines.size()) return filler.refuse("engine", "is none");
   filler.set("engine", kEngines[record.engine]);
   if (record.restart_after_violation > 1) return filler.refuse("on-worker-violation", "is none");
@@ -146,6 +150,9 @@ DeviceRecord record_of(const DeviceConfig& device) {
   record.mrg_rxbuf = device.mrg_rxbuf ? 1 : 0;
   record.engine = static_cast<std::uint32_t>(device.engine);
   record.poll_us = device.poll_us;
+  record.memory_max_mib = device.memory_max_mib;
+  record.cpu_max_percent = device.cpu_max_percent;
+  record.pids_max = device.pids_max.value_or(0);
   record.restart_after_violation = device.restart_after_violation ? 1 : 0;
   record.allow_uid_count = static_cast<std::uint32_t>(device.allow_uids.size());
   std::copy(device.allow_uids.begin(), device.allow_uids.end(), record.allow_uids.begin());

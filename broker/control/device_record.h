@@ -34,6 +34,10 @@ struct DeviceRecord {
   std::uint32_t engine = 0;  // EngineChoice.
   std::uint32_t poll_us = 0;
   std::uint32_t restart_after_violation = 0;
+  std::uint32_t memory_max_mib = 0;
+  std::uint32_t cpu_max_percent = 0;
+  std::uint32_t pids_max = 0;  // 0: not given.
+  std::uint32_t reserved = 0;
   std::uint32_t allow_uid_count = 0;
   // Of the descriptors that come with the record: first the socket, then the tap's queues. Of a
   // record that goes to a client: how many the device was given.

@@ -204,6 +204,7 @@ struct DeviceReply {
   Text<128> socket_path{};
   Text<512> backing{};  // The image's path or the interface's name; the end of it, where longer.
   std::array<std::uint32_t, common::kLayerCount> layers{};  // LayerResult, bit for bit.
+  std::array<std::uint32_t, common::kLayerCount % 2> unused_too{};
   CounterTotals counters{};
 };
 static_assert(Message<DeviceReply>);

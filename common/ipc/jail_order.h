@@ -52,6 +52,7 @@ struct JailOrder {
   std::uint32_t outlives_broker = 0;  // 1: it is no reason to end that the broker does.
   // With --forensic, how many instructions of a second filter follow the first; else 0.
   std::uint32_t closing_count = 0;
+  std::uint32_t in_cgroup = 0;  // 1: born in a cgroup of its device with limits.
   std::array<FilterInstruction, kFilterInstructionsMax> filter;
 };
 static_assert(Message<JailOrder>);

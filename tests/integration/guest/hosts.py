@@ -49,7 +49,16 @@ HOSTS = {
 }
 
 
+# name -> kernel: the broker in a cgroup that was delegated to it (scripts/host_cgroup.sh).
+CGROUP_HOSTS = {"cgroup_6.1": "stock", "cgroup_6.12": "newer"}
+
+
 def run(name: str, bin_dir: Path, workdir: Path) -> None:
+    if name in CGROUP_HOSTS:
+        script = f"bin={bin_dir}\n" + (HERE / "scripts/host_cgroup.sh").read_text()
+        host_kit.boot(CGROUP_HOSTS[name], [bin_dir / program for program in PROGRAMS], script,
+                      workdir, echo=print)
+        return
     host = HOSTS[name]
     script = "\n".join([f"bin={bin_dir}", f"tests='{TESTS}'", f"later='{host.later}'",
                         host.setup,

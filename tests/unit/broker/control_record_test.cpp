@@ -36,6 +36,9 @@ DeviceConfig disk() {
   device.lock = false;
   device.vm_uuid = "6a2f41a3-c54c-fce8-32d2-0324e1c32e22";
   device.uid = 4000;
+  device.memory_max_mib = 512;
+  device.cpu_max_percent = 150;
+  device.pids_max = 40;
   return device;
 }
 

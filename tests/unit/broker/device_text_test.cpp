@@ -35,6 +35,9 @@ DeviceConfig disk() {
   device.vm_name = "web 1";
   device.vm_uuid = "6a2f41a3-c54c-fce8-32d2-0324e1c32e22";
   device.uid = 4000;
+  device.memory_max_mib = 512;
+  device.cpu_max_percent = 150;
+  device.pids_max = 40;
   return device;
 }
 
@@ -104,6 +107,8 @@ TEST(DeviceText, KnowsEverySetting) {
   device.tenant = device.vm_name = "t";
   device.vm_uuid = "u";
   device.uid = 1;
+  device.memory_max_mib = device.cpu_max_percent = 1;
+  device.pids_max = 4;
   std::size_t of_net = 0;
   for (const Setting& setting : all_settings()) {
     if (setting.scope == Scope::kDevice && setting.is_for(common::DeviceKind::kNet)) ++of_net;

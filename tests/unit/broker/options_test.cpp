@@ -89,7 +89,7 @@ TEST(Options, TakesEveryOption) {
 TEST(Options, TakesTheBrokersOptions) {
   const Parsed parsed =
       parse_blk({"--require-posture=strict", "--log-level=debug", "--stats-interval=10",
-                 "--uid-range=300000-300999", "--forensic=on"});
+                 "--uid-range=300000-300999", "--forensic=on", "--cgroup=/sys/fs/cgroup/ours"});
   ASSERT_TRUE(parsed) << parsed.error().text;
   const BrokerConfig& config = std::get<RunServe>(*parsed).config;
   EXPECT_EQ(config.posture, PostureDemand::kStrict);
@@ -97,6 +97,7 @@ TEST(Options, TakesTheBrokersOptions) {
   EXPECT_EQ(config.stats_interval_s, 10u);
   EXPECT_TRUE(config.forensic);
   EXPECT_EQ(config.uids, (UidSpan{300'000, 300'999}));
+  EXPECT_EQ(config.cgroup, "/sys/fs/cgroup/ours");
 }
 
 TEST(Options, TakesValuesAsTheNextWord) {
@@ -367,6 +368,12 @@ TEST(Options, LimitsTheRest) {
   EXPECT_THAT(error_of(parse_blk({"--name=a/b"})), HasSubstr("--name"));
   EXPECT_THAT(error_of(parse_blk({"--log-level=loud"})), HasSubstr("trace, debug"));
   EXPECT_THAT(error_of(parse_blk({"--require-posture=maybe"})), HasSubstr("strict or any"));
+  EXPECT_THAT(error_of(parse_blk({"--memory-max=64"})), HasSubstr("a number with M or G"));
+  EXPECT_THAT(error_of(parse_blk({"--memory-max=0M"})), HasSubstr("a number with M or G"));
+  EXPECT_THAT(error_of(parse_blk({"--memory-max=16385G"})), HasSubstr("a number with M or G"));
+  EXPECT_THAT(error_of(parse_blk({"--cpu-max=100001"})), HasSubstr("--cpu-max"));
+  EXPECT_THAT(error_of(parse_blk({"--pids-max=3"})), HasSubstr("--pids-max"));
+  EXPECT_THAT(error_of(parse_blk({"--cgroup=on"})), HasSubstr("auto, off, or the path"));
   EXPECT_THAT(error_of(parse_blk({"--uid-range=0-9"})), HasSubstr("two user ids above 0"));
   EXPECT_THAT(error_of(parse_blk({"--uid-range=20-10"})), HasSubstr("two user ids above 0"));
   EXPECT_THAT(error_of(parse_blk({"--uid-range=20"})), HasSubstr("two user ids above 0"));
