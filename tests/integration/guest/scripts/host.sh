@@ -27,6 +27,7 @@ echo "@posture $(cat /run/posture.json)"
 exec 5>&-
 wait $bench && echo "@held"
 if [ -n "$later" ]; then
+  wait_for "closed by the VMM" /run/log $broker
   sysctl -w "$later=2"
   $bin/bulkhead-bench --socket=/run/vda.sock --seconds=0.1 && echo "@later works"
   sysctl -w "$later=0"

@@ -48,6 +48,7 @@ until_true "[ \$(grep -c . $device/workers/cgroup.procs) = 4 ]"
 echo "four idle queues: $(cat $device/memory.current) bytes, $(cat $device/pids.current) pids"
 exec 5>&-
 wait $bench
+until_true 'grep -q "closed by the VMM" /run/log'
 $bin/bulkhead-bench --socket=/run/vda.sock --queues=4 --qd=8 --seconds=0.3 --mode=randwrite
 echo "used at most: $(cat $device/memory.peak 2>/dev/null || echo ?) bytes"
 
@@ -75,7 +76,7 @@ umount /run/memory
 echo "$(cat /sys/block/vda/dev) wbps=1048576 wiops=max" >$device/io.max || fail "io.max"
 
 echo "- a device that goes takes its cgroup along"
-$bin/bulkhead remove vda --control-socket=/run/control.sock
+$bin/bulkhead remove vda --force --control-socket=/run/control.sock
 [ -e $device ] && fail "the cgroup of a device that was removed is still there"
 kill $broker
 wait $broker || fail "the broker ended with $?"
