@@ -6,6 +6,7 @@
 #include "broker/config.h"
 #include "broker/host.h"
 #include "common/result.h"
+#include "policy/profile.h"
 
 namespace broker {
 

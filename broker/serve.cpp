@@ -46,6 +46,7 @@
 #include "broker/systemd.h"
 #include "broker/text.h"
 #include "common/startup_pages.h"
+#include "policy/broker.h"
 #include "policy/posture.h"
 
 namespace broker {
