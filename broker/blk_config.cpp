@@ -88,6 +88,7 @@ WorkerRecipe blk_recipe(const Disk& disk, const DeviceConfig& config, common::En
   WorkerRecipe recipe;
   recipe.profile = &profile_of(disk, engine);
   recipe.engine = engine;
+  recipe.ticks_per_us = tsc_per_us;
   recipe.start_message.assign(bytes.begin(), bytes.end());
   // The same open file for every worker, and so under the same lock.
   recipe.descriptors.push_back({disk.file.ref(), static_cast<int>(ipc::WorkerFd::kDevice)});

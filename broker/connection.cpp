@@ -246,6 +246,7 @@ common::Result<std::unique_ptr<Worker>> Connection::start_worker(std::uint32_t q
                           .kind = facts_.model.kind,
                           .engine = recipe.engine,
                           .recipe = std::move(recipe)};
+  facts_.queues->worker_started(queue, order.recipe.role);
   return Worker::start(services_, log_, order,
                        [this, queue](const WorkerEnd& end) { on_worker_ended(queue, end); });
 }
@@ -298,6 +299,7 @@ void Connection::queue_serving(std::uint32_t queue) {
   const auto pause_ms = std::chrono::duration_cast<milliseconds>(pause).count();
   log_.record(audit::queue_event(audit::Kind::kWorkerRestarted, queue)
                   .with(audit::Key::kMilliseconds, static_cast<std::uint64_t>(pause_ms)));
+  facts_.queues->worker_restarted(queue);
   died_at_.erase(died);
 }
 
@@ -395,6 +397,8 @@ void Connection::on_session_exit(const Death& told) {
 void Connection::on_worker_ended(std::uint32_t queue, const WorkerEnd& end) {
   const auto found = workers_.find(queue);
   add_counters(ended_counters_, found->second->counters());
+  facts_.queues->worker_ended(queue, found->second->totals(),
+                              end.outcome == ipc::QueueOutcome::kGuestFault);
   if (found->second->disk_os_errno() != 0) ended_disk_os_errno_ = found->second->disk_os_errno();
   // Not destroyed here: this is called from its own handler.
   services_.loop.post([dead = std::shared_ptr<Worker>(std::move(found->second))] {});

@@ -27,6 +27,7 @@
 #include "broker/forensics.h"
 #include "broker/jailer.h"
 #include "broker/keep.h"
+#include "broker/queue_book.h"
 #include "broker/restart_policy.h"
 #include "broker/services.h"
 #include "broker/session_peer.h"
@@ -49,6 +50,8 @@ struct Visitor {
 struct DeviceFacts {
   std::string name;
   audit::Subject subject;  // The same, and its VM.
+  // What becomes of its queues' figures: outlives connections and, in the fleet, the device.
+  std::shared_ptr<QueueBook> queues = std::make_shared<QueueBook>();
   DeviceModel model;
   std::uint32_t uid = 0;
   common::EngineKind engine = common::EngineKind::kFallback;
@@ -95,6 +98,11 @@ class Connection final : private SessionRequests {
   void list_processes(std::vector<Process>& list) const;
   // Of all workers there were.
   [[nodiscard]] CounterTotals counters() const;
+  // Of one queue; null where it has none.
+  [[nodiscard]] const Worker* worker(std::uint32_t queue) const {
+    const auto found = workers_.find(queue);
+    return found == workers_.end() ? nullptr : found->second.get();
+  }
   // Requests that workers have taken and not answered.
   [[nodiscard]] std::uint64_t in_flight() const;
   // Why the disk failed last, where it did (Counter::kDiskErrors).

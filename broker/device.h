@@ -65,6 +65,11 @@ class Device {
   }
   // Of all it has served.
   [[nodiscard]] CounterTotals counters() const;
+  [[nodiscard]] const std::shared_ptr<QueueBook>& queues() const noexcept { return facts_.queues; }
+  // Who serves a queue now; null where nobody.
+  [[nodiscard]] const Worker* worker(std::uint32_t queue) const {
+    return connection_ ? connection_->worker(queue) : nullptr;
+  }
   // As the guest is told; 0 for what is no disk.
   [[nodiscard]] std::uint64_t capacity_bytes() const;
   [[nodiscard]] std::uint32_t queues_max() const noexcept {

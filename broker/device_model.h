@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "broker/device_hooks.h"
+#include "broker/queue_book.h"
 #include "broker/stats_report.h"
 #include "common/device_kind.h"
 #include "common/ipc/session_broker.h"
@@ -29,6 +30,8 @@ namespace broker {
 struct WorkerRecipe {
   const policy::Profile* profile = nullptr;  // Constant data: policy/worker_*.h.
   common::EngineKind engine = common::EngineKind::kFallback;
+  QueueRole role = QueueRole::kRequests;
+  std::uint32_t ticks_per_us = 0;  // What the worker is told; 0: nobody knows.
   std::uint32_t ring_completions = common::ipc::kRingCompletionEntries;
   std::vector<std::byte> start_message;           // The packet after JailOrder.
   std::vector<policy::DescriptorAt> descriptors;  // Borrowed from the model.

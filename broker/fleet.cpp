@@ -144,6 +144,8 @@ Answer<void> Fleet::open(Served& served, DevicePlan plan) {
       return common::fail(std::string(limited.error().what) + ": " +
                           errno_text(limited.error().os_errno));
   }
+  if (served.queues) plan.facts.queues = served.queues;
+  served.queues = plan.facts.queues;
   served.device = std::make_unique<Device>(services_, std::move(plan.facts),
                                            std::move(plan.doorway), std::move(plan.backing));
   served.state = DeviceState::kServing;

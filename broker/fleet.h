@@ -42,8 +42,9 @@ class Fleet {
     std::uint32_t uid = 0;
     common::EngineKind engine = common::EngineKind::kFallback;
     common::LayerResults posture{};
-    std::unique_ptr<Device> device;  // Null where stopped.
-    CounterTotals past_counters{};   // Of what was stopped.
+    std::unique_ptr<Device> device;     // Null where stopped.
+    CounterTotals past_counters{};      // Of what was stopped.
+    std::shared_ptr<QueueBook> queues;  // Null before it was served.
     bool removing = false;
     std::vector<Done> waiting;  // For its end.
     [[nodiscard]] bool connected() const { return device && device->peer() != nullptr; }

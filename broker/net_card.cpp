@@ -23,6 +23,18 @@ namespace ipc = common::ipc;
 namespace net = common::net;
 using common::Result;
 using ipc::NetRole;
+
+QueueRole queue_role(NetRole role) {
+  switch (role) {
+    case NetRole::kReceive:
+      return QueueRole::kReceive;
+    case NetRole::kTransmit:
+      return QueueRole::kTransmit;
+    case NetRole::kControl:
+      break;
+  }
+  return QueueRole::kControl;
+}
 using std::chrono::milliseconds;
 
 // A queue of which the worker is replaced (memory was added) runs again within milliseconds, and
@@ -75,8 +87,10 @@ Result<WorkerRecipe> NetCard::worker_recipe(std::uint32_t queue, common::EngineK
   WorkerRecipe recipe;
   recipe.engine = role == NetRole::kControl ? common::EngineKind::kFallback : engine;
   recipe.profile = &net_profile(role, recipe.engine);
+  recipe.role = queue_role(role);
   recipe.ring_completions = kRingCompletions;
-  ipc::NetStart start = net_worker_start(tap_, config_, role, recipe.engine, tsc_per_us_());
+  recipe.ticks_per_us = tsc_per_us_();
+  ipc::NetStart start = net_worker_start(tap_, config_, role, recipe.engine, recipe.ticks_per_us);
   start.mtu = mtu_;
   const auto bytes = std::as_bytes(std::span(&start, 1));
   recipe.start_message.assign(bytes.begin(), bytes.end());

@@ -12,6 +12,7 @@
 #include "broker/host.h"
 #include "broker/text.h"
 #include "common/ipc/worker_messages.h"
+#include "common/ticks.h"
 #include "common/verify.h"
 #include "policy/jail.h"
 #include "policy/sanitizer.h"
@@ -114,6 +115,7 @@ Worker::Worker(Services& services, DeviceLog& log, const WorkerOrder& order, End
       name_(order.device + "/" + std::to_string(order.queue)),
       queue_(order.queue),
       engine_kind_(order.engine),
+      ticks_per_us_(order.recipe.ticks_per_us),
       started_(std::chrono::steady_clock::now()),
       ended_(std::move(ended)) {}
 
@@ -151,6 +153,12 @@ void Worker::check_jail(int tries_left) {
 void Worker::record_jailed() {
   if (std::exchange(jail_recorded_, true)) return;
   log_.record(audit::process_jailed(process(), layers()));
+}
+
+std::uint64_t Worker::oldest_us() const noexcept {
+  const std::uint64_t since = process_.page().oldest_ticks.load(std::memory_order_relaxed);
+  const std::uint64_t now = common::read_ticks();
+  return since == 0 || since > now || ticks_per_us_ == 0 ? 0 : (now - since) / ticks_per_us_;
 }
 
 std::string Worker::look_for_stall() {

@@ -20,6 +20,7 @@
 #include "broker/forensics.h"
 #include "broker/jailer.h"
 #include "broker/keep.h"
+#include "broker/queue_book.h"
 #include "broker/services.h"
 #include "broker/stall_watch.h"
 #include "broker/stats_report.h"
@@ -91,6 +92,10 @@ class Worker {
     return process_.page().in_flight.load(std::memory_order_relaxed);
   }
   [[nodiscard]] CounterTotals counters() const { return read_counters(process_.page()); }
+  [[nodiscard]] QueueTotals totals() const { return read_totals(process_.page()); }
+  [[nodiscard]] common::EngineKind engine() const noexcept { return engine_kind_; }
+  // How long the oldest request has been in flight; 0 where there is none.
+  [[nodiscard]] std::uint64_t oldest_us() const noexcept;
   // See stall_watch.h.
   [[nodiscard]] std::string look_for_stall();
   [[nodiscard]] std::uint32_t disk_os_errno() const {
@@ -129,6 +134,7 @@ class Worker {
   std::string name_;  // "vda/2"
   std::uint32_t queue_;
   common::EngineKind engine_kind_;
+  std::uint32_t ticks_per_us_;
   std::chrono::steady_clock::time_point started_;
   Jailed process_;
   std::unique_ptr<Forensics> forensics_;  // Null without --forensic.

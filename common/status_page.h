@@ -17,7 +17,7 @@
 namespace common {
 
 inline constexpr std::size_t kStatusPageBytes = 4096;
-inline constexpr std::uint32_t kStatusPageVersion = 1;
+inline constexpr std::uint32_t kStatusPageVersion = 2;
 
 // How far the process has come. It only grows.
 enum class Stage : std::uint32_t {
@@ -75,6 +75,8 @@ struct alignas(64) StatusPage {
   // The next avail index the device would take: what GET_VRING_BASE answers once it has drained.
   std::atomic<std::uint32_t> next_avail;
   std::atomic<std::uint32_t> in_flight;
+  // When the oldest request in flight was taken (ticks.h), to the millisecond; 0: there is none.
+  std::atomic<std::uint64_t> oldest_ticks;
   std::atomic<std::uint32_t> disk_os_errno;  // Of the last kDiskErrors; 0: the disk has shrunk.
   std::array<std::atomic<std::uint32_t>, kLayerCount> layers;  // LayerResult, bit for bit.
   alignas(64) std::array<std::atomic<std::uint64_t>, kCounterCount> counters;

@@ -8,6 +8,7 @@
 #include "worker/blk_transfer.h"
 #include "worker/chain.h"
 #include "worker/poller.h"
+#include "worker/request_ages.h"
 #include "worker/ring.h"
 
 namespace worker {
@@ -69,6 +70,7 @@ struct BlkQueue::State {
                (parts.ring.features & common::kFeatureIndirectDesc) != 0, scratch),
         transfer(device, ring.size(), engine, status, ring.log()),
         poller(parts.device.poll_us, parts.device.tsc_per_us),
+        ages(parts.device.tsc_per_us),
         linger_ticks(std::uint64_t{kLingerUs} * parts.device.tsc_per_us) {}
 
   // What accepting did to the ring.
@@ -77,6 +79,7 @@ struct BlkQueue::State {
     std::uint32_t bytes = 0;  // To be read or written.
     bool started = false;     // Something was given to the engine.
     bool more = false;        // There is more that could be taken at once.
+    std::uint64_t ticks = 0;  // When the first was.
   };
 
   [[nodiscard]] WorkerExit run() noexcept;
@@ -98,6 +101,7 @@ struct BlkQueue::State {
   void answer(std::uint16_t head, const iovec& status_byte, const iovec& in_first,
               std::uint32_t in_bytes, std::uint32_t in_done, Status result) noexcept;
   void answer_slot(std::uint32_t tag) noexcept;
+  void stamp(std::uint32_t tag, Accepted& accepted) noexcept;
   void stop_for(const RingFault& fault) noexcept;
   void ring_bell() noexcept;
 
@@ -109,6 +113,7 @@ struct BlkQueue::State {
   ChainReader reader;
   BlkTransfer transfer;
   Poller poller;
+  RequestAges ages;
 
   bool taking = true;    // New chains; false once the broker or a fault says stop.
   bool blocked = false;  // The next chain waits for room that something under way will give back.
@@ -189,6 +194,7 @@ bool BlkQueue::State::answer_completed() noexcept {
 
 void BlkQueue::State::answer_slot(std::uint32_t tag) noexcept {
   const Request& done = transfer.request(tag);
+  ages.answered(done.age);
   answer(done.head, done.status_byte, done.in_first, done.in_bytes, done.in_done, done.status);
   transfer.release(tag);
 }
@@ -246,12 +252,26 @@ bool BlkQueue::State::accept_one(Accepted& accepted) noexcept {
            parsed.status);
   } else {
     accepted.started = true;
+    stamp(tag, accepted);
     if (transfer.begin(tag)) answer_slot(tag);
   }
   accepted.bytes += parsed.bytes;
   burst += 1 + parsed.bytes / kRequestBytes;
   status.add(counter_of(parsed.type), 1);
   return true;
+}
+
+// One look at the clock for all that one turn takes.
+void BlkQueue::State::stamp(std::uint32_t tag, Accepted& accepted) noexcept {
+  if (accepted.ticks == 0) {
+    accepted.ticks = read_ticks();
+    ages.now(accepted.ticks);
+    // Now and not with the answers: an engine may not come back before the disk has answered.
+    if (transfer.in_flight() == 1) {
+      status.oldest_ticks.store(accepted.ticks, std::memory_order_relaxed);
+    }
+  }
+  transfer.stamp(tag, ages.taken());
 }
 
 // The guest broke the ring: it gets the answers to what was taken before, and no more is taken.
@@ -275,6 +295,7 @@ void BlkQueue::State::publish(Bell bell) noexcept {
   // In this order: who sees the answers must not see an index that is behind them.
   status.next_avail.store(ring.next_avail(), std::memory_order_relaxed);
   status.in_flight.store(transfer.in_flight(), std::memory_order_relaxed);
+  status.oldest_ticks.store(ages.oldest(), std::memory_order_relaxed);
   (void)ring.show_used();
   if (bell == Bell::kWhenWorthIt && !bell_is_worth_it()) return;
   switch (ring.take_call()) {

@@ -17,6 +17,7 @@
 #include "worker/bounce.h"
 #include "worker/dirty_log.h"
 #include "worker/engine.h"
+#include "worker/request_ages.h"
 #include "worker/slots.h"
 
 namespace worker {
@@ -33,6 +34,7 @@ struct Request {
   std::uint32_t in_bytes;
   std::uint32_t in_done;
   std::uint16_t head;
+  RequestAges::Mark age;
   ParsedRequest::Work work;
   common::blk::Status status;
 
@@ -79,6 +81,7 @@ class BlkTransfer {
   // way.
   [[nodiscard]] bool complete(std::uint32_t tag, std::int32_t result) noexcept;
 
+  void stamp(std::uint32_t tag, RequestAges::Mark age) noexcept { slots_[tag].age = age; }
   [[nodiscard]] const Request& request(std::uint32_t tag) const noexcept { return slots_[tag]; }
   // Gives the slot and all of its room back.
   void release(std::uint32_t tag) noexcept;

@@ -4,20 +4,11 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "common/ticks.h"
+
 namespace worker {
 
-// The CPU's time stamp counter: no system call, which a sealed worker could not make.
-[[nodiscard]] inline std::uint64_t read_ticks() noexcept {
-#if defined(__x86_64__)
-  return __builtin_ia32_rdtsc();
-#elif defined(__aarch64__)
-  std::uint64_t ticks = 0;
-  asm volatile("mrs %0, cntvct_el0" : "=r"(ticks));
-  return ticks;
-#else
-#error "No time stamp counter is known for this CPU."
-#endif
-}
+using common::read_ticks;
 
 inline void relax_cpu() noexcept {
 #if defined(__x86_64__)

@@ -106,6 +106,23 @@ Answer<std::vector<DeviceReply>> Client::devices() {
   }
 }
 
+Answer<std::vector<QueueReply>> Client::queues(const std::vector<DeviceReply>& devices) {
+  std::vector<QueueReply> all;
+  for (const DeviceReply& device : devices) {
+    AskQueue next;
+    next.name = device.name;
+    while (true) {
+      TRY_LET(const std::optional<QueueReply> reply, ask<QueueReply>(next));
+      if (!reply) break;
+      if (reply->queue < next.first) return fail(std::string("the broker repeats itself"));
+      all.push_back(*reply);
+      if (reply->queue == UINT32_MAX) break;
+      next.first = reply->queue + 1;
+    }
+  }
+  return all;
+}
+
 Answer<DeviceReply> Client::device(const std::string& name) {
   AskDevice exact;
   exact.name = name_room(name);

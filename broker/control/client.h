@@ -42,6 +42,8 @@ class Client {
 
   // Every device, in the order of the names.
   [[nodiscard]] Answer<std::vector<DeviceReply>> devices();
+  // Every queue of these devices that has had a worker, in the order of the devices.
+  [[nodiscard]] Answer<std::vector<QueueReply>> queues(const std::vector<DeviceReply>& devices);
   [[nodiscard]] Answer<DeviceReply> device(const std::string& name);
 
  private:

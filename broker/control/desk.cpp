@@ -76,6 +76,26 @@ DeviceReply reply_of(const Fleet::Served& served) {
   return reply;
 }
 
+QueueReply reply_of(const Fleet::Served& served, const QueueBook::Found& found) {
+  QueueReply reply;
+  put_text(reply.device, served.config->name);
+  reply.type = static_cast<std::uint32_t>(served.config->kind);
+  reply.queue = found.queue;
+  reply.role = static_cast<std::uint32_t>(found.entry->role);
+  QueueTotals totals = found.entry->past;
+  if (const Worker* worker = served.device ? served.device->worker(found.queue) : nullptr) {
+    add_totals(totals, worker->totals());
+    reply.pid = static_cast<std::uint32_t>(worker->pid());
+    reply.engine = static_cast<std::uint32_t>(worker->engine());
+    reply.in_flight = worker->in_flight();
+    reply.oldest_us = worker->oldest_us();
+  }
+  reply.restarts = totals.restarts;
+  reply.ring_faults = totals.ring_faults;
+  reply.counters = totals.counters;
+  return reply;
+}
+
 // Whether `left` is still open and what `right` is.
 bool same_file(common::FdRef left, common::FdRef right) {
   struct stat one {};
@@ -153,6 +173,14 @@ void Desk::process(const Caller& caller, const std::string& device, std::uint32_
     return server_.answer(caller.id, told(Outcome::kNotFound, "there is no such process"));
   }
   server_.answer(caller.id, reply);
+}
+
+void Desk::queue(const Caller& caller, const std::string& device, std::uint32_t first) {
+  const Fleet::Served* served = fleet_.find(device);
+  const auto found =
+      served != nullptr && served->queues ? served->queues->find_from(first) : std::nullopt;
+  if (!found) return server_.answer(caller.id, told(Outcome::kNotFound));
+  server_.answer(caller.id, reply_of(*served, *found));
 }
 
 void Desk::event(const Caller& caller, std::uint64_t after, bool wait) {

@@ -43,6 +43,7 @@ class Desk final : public Requests {
   void status(const Caller& caller) override;
   void device(const Caller& caller, const std::string& name, bool next) override;
   void process(const Caller& caller, const std::string& device, std::uint32_t index) override;
+  void queue(const Caller& caller, const std::string& device, std::uint32_t first) override;
   void event(const Caller& caller, std::uint64_t after, bool wait) override;
   void settings(const Caller& caller, const std::string& device) override;
   void add(const Caller& caller, const AddRequest& request, common::ipc::FdList& fds) override;

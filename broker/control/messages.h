@@ -107,6 +107,18 @@ struct AskEvent {
 };
 static_assert(Message<AskEvent>);
 
+// The first queue of that device whose number is at least `first`. Answered by QueueReply; by
+// Told{kNotFound} where there is none, or no such device (any more).
+struct AskQueue {
+  static constexpr std::uint32_t kKind = 0x306;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+  std::uint32_t first = 0;
+  std::uint32_t unused = 0;
+  Name name{};
+};
+static_assert(Message<AskQueue>);
+
 // What is done to a device.
 enum class Act : std::uint32_t {
   kStop = 0,   // Answered when it is stopped.
@@ -234,5 +246,24 @@ struct EventReply {
   Text<768> text{};    // What does not fit is cut off.
 };
 static_assert(Message<EventReply>);
+
+// A queue that has had a worker; its figures are those of all its workers.
+struct QueueReply {
+  static constexpr std::uint32_t kKind = 0x386;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+  Name device{};
+  std::uint32_t type = 0;  // common::DeviceKind.
+  std::uint32_t queue = 0;
+  std::uint32_t role = 0;  // QueueRole.
+  std::uint32_t pid = 0;   // Of its worker; 0: it has none now.
+  std::uint32_t engine = 0;
+  std::uint32_t in_flight = 0;
+  std::uint64_t oldest_us = 0;  // How long the oldest request has been in flight.
+  std::uint64_t restarts = 0;
+  std::uint64_t ring_faults = 0;
+  CounterTotals counters{};
+};
+static_assert(Message<QueueReply>);
 
 }  // namespace broker::control

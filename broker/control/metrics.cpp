@@ -6,9 +6,10 @@
 #include <map>
 
 #include "broker/control/client.h"
+#include "broker/control/exposition.h"
 #include "broker/control/json.h"
+#include "broker/control/queue_metrics.h"
 #include "broker/control/show.h"
-#include "broker/text.h"
 #include "common/device_kind.h"
 #include "common/status_page.h"
 
@@ -104,26 +105,6 @@ std::uint64_t count_of(const DeviceReply& device, Counter counter) {
   return device.counters[static_cast<std::size_t>(counter)];
 }
 
-// Names have no character that would need an escape; other text may.
-std::string label_text(std::string_view text) {
-  std::string escaped;
-  for (const char character : clean_text(text)) {
-    if (character == '"' || character == '\\') escaped += '\\';
-    escaped += character;
-  }
-  return escaped;
-}
-
-std::string head(std::string_view name, std::string_view help, std::string_view type) {
-  return "# HELP " + std::string(name) + " " + std::string(help) + "\n# TYPE " + std::string(name) +
-         " " + std::string(type) + "\n";
-}
-
-std::string sample(std::string_view name, const std::string& labels, std::uint64_t value) {
-  return std::string(name) + (labels.empty() ? "" : "{" + labels + "}") + " " +
-         std::to_string(value) + "\n";
-}
-
 std::string device_label(const DeviceReply& device) {
   return "device=\"" + shown(device.name) + "\"";
 }
@@ -201,13 +182,15 @@ std::string whole(double value) {
 
 }  // namespace
 
-std::string metrics_text(const StatusReply& status, const std::vector<DeviceReply>& devices) {
+std::string metrics_text(const StatusReply& status, const std::vector<DeviceReply>& devices,
+                         const std::vector<QueueReply>& queues) {
   std::string text = infos(status, devices) + gauges(devices);
   for (const Family& family : kFamilies) text += family_text(family, devices);
-  return text;
+  return text + queue_metrics_text(queues);
 }
 
-std::string metrics_json(const StatusReply& status, const std::vector<DeviceReply>& devices) {
+std::string metrics_json(const StatusReply& status, const std::vector<DeviceReply>& devices,
+                         const std::vector<QueueReply>& queues) {
   Json json("metrics");
   json.number("started_unix_seconds", status.started_unix_s).array("samples");
   for (const Family& family : kFamilies) {
@@ -224,6 +207,7 @@ std::string metrics_json(const StatusReply& status, const std::vector<DeviceRepl
       }
     }
   }
+  queue_metrics_json(queues, json);
   return json.finish();
 }
 

@@ -10,9 +10,11 @@ namespace broker::control {
 
 // The text exposition format 0.0.4: names with their unit and _total, one family after the other.
 [[nodiscard]] std::string metrics_text(const StatusReply& status,
-                                       const std::vector<DeviceReply>& devices);
+                                       const std::vector<DeviceReply>& devices,
+                                       const std::vector<QueueReply>& queues);
 [[nodiscard]] std::string metrics_json(const StatusReply& status,
-                                       const std::vector<DeviceReply>& devices);
+                                       const std::vector<DeviceReply>& devices,
+                                       const std::vector<QueueReply>& queues);
 
 // What one device has done between two looks, `seconds` apart.
 struct Rates {

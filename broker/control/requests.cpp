@@ -50,6 +50,13 @@ Refusal ask_process(Requests& requests, const Caller& caller, const AskProcess& 
   return {};
 }
 
+Refusal ask_queue(Requests& requests, const Caller& caller, const AskQueue& ask, FdList&) {
+  const auto name = name_of(ask.name);
+  if (!name || ask.unused != 0) return malformed("queue: no such name");
+  requests.queue(caller, *name, ask.first);
+  return {};
+}
+
 Refusal order(Requests& requests, const Caller& caller, const Order& order, FdList&) {
   const auto name = name_of(order.name);
   if (!name || order.act >= kActCount || order.force > 1) return malformed("order: no such act");
@@ -107,6 +114,7 @@ constexpr std::array kRules = {
     rule<AskStatus, ask_status>("status", Access::kRead),
     rule<AskDevice, ask_device>("device", Access::kRead),
     rule<AskProcess, ask_process>("process", Access::kRead),
+    rule<AskQueue, ask_queue>("queue", Access::kRead),
     rule<AskEvent, ask_event>("event", Access::kRead),
     rule<AskSettings, ask_settings>("settings", Access::kRead),
     rule<AddDevice, add>("add", Access::kChange, common::ipc::kFdListMax),

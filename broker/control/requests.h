@@ -42,6 +42,7 @@ class Requests {
   virtual void status(const Caller& caller) = 0;
   virtual void device(const Caller& caller, const std::string& name, bool next) = 0;
   virtual void process(const Caller& caller, const std::string& device, std::uint32_t index) = 0;
+  virtual void queue(const Caller& caller, const std::string& device, std::uint32_t first) = 0;
   virtual void event(const Caller& caller, std::uint64_t after, bool wait) = 0;
   virtual void settings(const Caller& caller, const std::string& device) = 0;
   // `fds`: first the socket, where request.has_socket, then the queues of a tap. What is not taken

@@ -89,8 +89,10 @@ int run_metrics(const RunOperator& run) {
   if (!status || !*status) return complain(status ? "the broker has no status" : status.error());
   const auto devices = client->devices();
   if (!devices) return complain(devices.error());
-  const std::string text =
-      run.json ? metrics_json(**status, *devices) : metrics_text(**status, *devices);
+  const auto queues = client->queues(*devices);
+  if (!queues) return complain(queues.error());
+  const std::string text = run.json ? metrics_json(**status, *devices, *queues)
+                                    : metrics_text(**status, *devices, *queues);
   return run.output.empty() ? print(text) : write_file(run.output, text);
 }
 

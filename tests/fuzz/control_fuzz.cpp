@@ -28,6 +28,10 @@ class Checker final : public broker::control::Requests {
     asked(caller, Access::kRead);
     legal(name, true);
   }
+  void queue(const Caller& caller, const std::string& name, std::uint32_t) override {
+    asked(caller, Access::kRead);
+    legal(name, false);
+  }
   void event(const Caller& caller, std::uint64_t, bool) override { asked(caller, Access::kRead); }
   void settings(const Caller& caller, const std::string& name) override {
     asked(caller, Access::kRead);

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <fstream>
 #include <sstream>
 
@@ -42,6 +43,36 @@ TEST_F(OperatorWatch, MetricsStayWhenAVmmGoesAndWhenADeviceStops) {
   EXPECT_EQ(ask({"stop", "vda"}).exit_code, 0);
   EXPECT_THAT(ask({"metrics"}).text,
               HasSubstr("bulkhead_block_requests_total{device=\"vda\",op=\"read\"} 2\n"));
+}
+
+TEST_F(OperatorWatch, MetricsOfAQueueGoOnWithItsNextWorker) {
+  const auto vda = host_.connect();
+  expect_serves(vda->queue());
+  const auto workers = host_.workers();
+  ASSERT_EQ(workers.size(), 1U);
+  ASSERT_EQ(::kill(workers[0], SIGKILL), 0);
+  EXPECT_NE(host_.broker().wait_for_line({"queue 0 is served again"}), "");
+  const std::string queue = "{device=\"vda\",queue=\"0\"";
+  const std::string text = ask({"metrics"}).text;
+  EXPECT_THAT(text, HasSubstr("bulkhead_queue_requests_total" + queue + ",op=\"read\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("bulkhead_queue_worker_restarts_total" + queue + "} 1\n"));
+  EXPECT_THAT(text, HasSubstr("bulkhead_queue_served" + queue + "} 1\n"));
+  expect_serves(vda->queue());
+  EXPECT_THAT(ask({"metrics"}).text,
+              HasSubstr("bulkhead_queue_requests_total" + queue + ",op=\"read\"} 4\n"));
+}
+
+TEST_F(OperatorWatch, MetricsOfAQueueStayWhenItsDeviceIsStartedAgain) {
+  {
+    const auto vda = host_.connect();
+    expect_serves(vda->queue());
+  }
+  EXPECT_EQ(ask({"stop", "vda"}).exit_code, 0);
+  EXPECT_EQ(ask({"start", "vda"}).exit_code, 0);
+  const std::string text = ask({"metrics", "--json"}).text;
+  EXPECT_THAT(text, HasSubstr(R"({"name":"bulkhead_queue_served","device":"vda","queue":0,)"
+                              R"("value":0})"));
+  EXPECT_THAT(text, HasSubstr(R"("device":"vda","queue":0,"op":"read","value":2})"));
 }
 
 TEST_F(OperatorWatch, MetricsReplaceAFileAtOnce) {

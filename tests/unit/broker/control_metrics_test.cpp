@@ -30,14 +30,14 @@ TEST(Metrics, NamesEachCounterWithItsLabels) {
   DeviceReply vda = device("vda");
   count(vda, common::Counter::kReadRequests, 7);
   count(vda, common::Counter::kWrittenBytes, 4096);
-  const std::string text = metrics_text({}, {vda});
+  const std::string text = metrics_text({}, {vda}, {});
   EXPECT_THAT(text, HasSubstr("# TYPE bulkhead_block_requests_total counter\n"));
   EXPECT_THAT(text, HasSubstr("bulkhead_block_requests_total{device=\"vda\",op=\"read\"} 7\n"));
   EXPECT_THAT(text, HasSubstr("bulkhead_block_bytes_total{device=\"vda\",op=\"write\"} 4096\n"));
 }
 
 TEST(Metrics, GiveADeviceTheFamiliesOfItsType) {
-  const std::string text = metrics_text({}, {device("eth0", common::DeviceKind::kNet)});
+  const std::string text = metrics_text({}, {device("eth0", common::DeviceKind::kNet)}, {});
   EXPECT_THAT(text,
               HasSubstr("bulkhead_net_packets_total{device=\"eth0\",direction=\"receive\"} 0"));
   EXPECT_THAT(text, Not(HasSubstr("bulkhead_block_requests_total{device")));
@@ -47,7 +47,7 @@ TEST(Metrics, GiveADeviceTheFamiliesOfItsType) {
 TEST(Metrics, BeginEachFamilyOnceAndHaveNoStrangeLine) {
   DeviceReply odd = device("vda");
   put_text(odd.vm_name, "a\"b\\c\n");
-  std::istringstream lines(metrics_text({}, {odd, device("vdb")}));
+  std::istringstream lines(metrics_text({}, {odd, device("vdb")}, {QueueReply{}}));
   std::set<std::string> families;
   for (std::string line; std::getline(lines, line);) {
     if (line.starts_with("# TYPE ")) {
@@ -61,7 +61,7 @@ TEST(Metrics, BeginEachFamilyOnceAndHaveNoStrangeLine) {
 TEST(Metrics, EscapeWhatWouldEndALabel) {
   DeviceReply odd = device("vda");
   put_text(odd.vm_name, "a\"b");
-  EXPECT_THAT(metrics_text({}, {odd}), HasSubstr(R"(vm="a\"b")"));
+  EXPECT_THAT(metrics_text({}, {odd}, {}), HasSubstr(R"(vm="a\"b")"));
 }
 
 TEST(Rates, AreDifferencesOverTimeAndBusiestFirst) {

@@ -27,6 +27,9 @@ class Recorder final : public Requests {
   void process(const Caller&, const std::string& name, std::uint32_t index) override {
     asked.push_back("process " + name + " " + std::to_string(index));
   }
+  void queue(const Caller&, const std::string& name, std::uint32_t first) override {
+    asked.push_back("queue " + name + " " + std::to_string(first));
+  }
   void event(const Caller&, std::uint64_t after, bool wait) override {
     asked.push_back("event " + std::to_string(after) + (wait ? " wait" : ""));
   }
@@ -78,15 +81,19 @@ TEST_F(ControlRequests, HandsOnWhatIsRight) {
   AskProcess process;
   process.index = 3;
   put_text(process.name, "vda");
+  AskQueue queue;
+  queue.first = 2;
+  put_text(queue.name, "vda");
   Order force = order_of(Act::kRemove);
   force.force = 1;
   EXPECT_FALSE(take_message(AskStatus{}).refused());
+  EXPECT_FALSE(take_message(queue).refused());
   EXPECT_FALSE(take_message(next).refused());
   EXPECT_FALSE(take_message(process).refused());
   EXPECT_FALSE(take_message(force).refused());
   EXPECT_FALSE(take_message(EndBroker{}).refused());
-  EXPECT_THAT(recorder_.asked,
-              ElementsAre("status", "after ", "process vda 3", "order vda 3 force", "end"));
+  EXPECT_THAT(recorder_.asked, ElementsAre("status", "queue vda 2", "after ", "process vda 3",
+                                           "order vda 3 force", "end"));
 }
 
 AddDevice add_vda() {

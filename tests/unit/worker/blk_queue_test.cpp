@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "common/ticks.h"
 #include "tests/fakes/blk_rig.h"
 #include "worker/heap_lock.h"
 
@@ -211,6 +212,22 @@ TEST_F(Queue, TakesNewRequestsWhileOthersAreUnderWay) {
   };
   (void)rig.serve();
   EXPECT_EQ(answered().size(), 2U);
+}
+
+TEST_F(Queue, SaysSinceWhenTheOldestRequestIsUnderWay) {
+  rig.engine.held = true;
+  add_reads(1);
+  const std::uint64_t before = common::read_ticks();
+  std::uint64_t since = 0;
+  rig.engine.on_turn = [&](bool may_sleep) {
+    if (!may_sleep || since != 0) return;
+    since = rig.status.oldest_ticks.load();
+    rig.engine.release(0);
+  };
+  (void)rig.serve();
+  EXPECT_GE(since, before);
+  EXPECT_LE(since, common::read_ticks());
+  EXPECT_EQ(rig.status.oldest_ticks.load(), 0U);
 }
 
 TEST_F(Queue, NeverSleepsWithoutAskingForAKick) {

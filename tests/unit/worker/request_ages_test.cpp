@@ -1,0 +1,65 @@
+#include "worker/request_ages.h"
+
+#include <gtest/gtest.h>
+
+namespace worker {
+namespace {
+
+// A tick is a microsecond; requests taken within 1000 of them are of one age.
+RequestAges ages() { return RequestAges(1); }
+
+TEST(RequestAges, AreNoneWhereNothingIsInFlight) {
+  RequestAges all = ages();
+  EXPECT_EQ(all.oldest(), 0U);
+  all.now(5000);
+  const auto mark = all.taken();
+  EXPECT_EQ(all.oldest(), 5000U);
+  all.answered(mark);
+  EXPECT_EQ(all.oldest(), 0U);
+}
+
+TEST(RequestAges, FollowTheOldestInWhicheverOrderRequestsEnd) {
+  RequestAges all = ages();
+  all.now(5000);
+  const auto first = all.taken();
+  all.now(5500);
+  const auto soon = all.taken();
+  all.now(9000);
+  const auto late = all.taken();
+  all.answered(first);
+  EXPECT_EQ(all.oldest(), 5000U);  // Of the same millisecond.
+  all.answered(soon);
+  EXPECT_EQ(all.oldest(), 9000U);
+  all.answered(late);
+  EXPECT_EQ(all.oldest(), 0U);
+}
+
+TEST(RequestAges, KnowARequestThatIsStuckWhileManyOthersCome) {
+  RequestAges all = ages();
+  all.now(1000);
+  const auto stuck = all.taken();
+  std::uint64_t ticks = 1000;
+  for (int i = 0; i < 1000; ++i) {
+    all.now(ticks += 2000);
+    all.answered(all.taken());
+  }
+  EXPECT_EQ(all.oldest(), 1000U);
+  all.answered(stuck);
+  EXPECT_EQ(all.oldest(), 0U);
+  all.now(ticks += 2000);
+  (void)all.taken();
+  EXPECT_EQ(all.oldest(), ticks);
+}
+
+TEST(RequestAges, GoOnWhereTheCounterStepsBack) {
+  RequestAges all = ages();
+  all.now(500'000);
+  const auto mark = all.taken();
+  all.now(400'000);
+  (void)all.taken();
+  all.answered(mark);
+  EXPECT_EQ(all.oldest(), 400'000U);
+}
+
+}  // namespace
+}  // namespace worker
