@@ -246,7 +246,7 @@ common::Result<std::unique_ptr<Worker>> Connection::start_worker(std::uint32_t q
                           .kind = facts_.model.kind,
                           .engine = recipe.engine,
                           .recipe = std::move(recipe)};
-  facts_.queues->worker_started(queue, order.recipe.role);
+  facts_.queues->worker_started(queue, order.recipe.role, order.recipe.ticks_per_us != 0);
   return Worker::start(services_, log_, order,
                        [this, queue](const WorkerEnd& end) { on_worker_ended(queue, end); });
 }

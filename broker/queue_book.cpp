@@ -2,14 +2,16 @@
 
 namespace broker {
 
-QueueTotals read_totals(const common::StatusPage& page) noexcept {
+QueueTotals read_totals(const common::StatusPage& page, bool measured) noexcept {
   QueueTotals totals;
   totals.counters = read_counters(page);
+  if (measured) totals.latency = read_latency(page);
   return totals;
 }
 
 void add_totals(QueueTotals& sum, const QueueTotals& more) noexcept {
   add_counters(sum.counters, more.counters);
+  add_latency(sum.latency, more.latency);
   sum.restarts += more.restarts;
   sum.ring_faults += more.ring_faults;
 }

@@ -10,6 +10,7 @@
 #include <map>
 #include <optional>
 
+#include "broker/latency_totals.h"
 #include "broker/stats_report.h"
 
 namespace broker {
@@ -20,21 +21,26 @@ inline constexpr std::uint32_t kQueueRoleCount = 4;
 
 struct QueueTotals {
   CounterTotals counters{};
+  LatencyTotals latency{};
   std::uint64_t restarts = 0;     // Workers that took over from one that had died.
   std::uint64_t ring_faults = 0;  // Times that the guest broke the ring.
 };
-// What one worker has counted itself.
-[[nodiscard]] QueueTotals read_totals(const common::StatusPage& page) noexcept;
+// What one worker has counted itself. Without a clock it has not measured what it says it has.
+[[nodiscard]] QueueTotals read_totals(const common::StatusPage& page, bool measured) noexcept;
 void add_totals(QueueTotals& sum, const QueueTotals& more) noexcept;
 
 class QueueBook {
  public:
   struct Entry {
     QueueRole role = QueueRole::kRequests;
-    QueueTotals past;  // Of workers that have ended.
+    bool measured = false;  // Its worker has a clock.
+    QueueTotals past;       // Of workers that have ended.
   };
 
-  void worker_started(std::uint32_t queue, QueueRole role) { entries_[queue].role = role; }
+  void worker_started(std::uint32_t queue, QueueRole role, bool measured) {
+    entries_[queue].role = role;
+    entries_[queue].measured = measured;
+  }
   void worker_ended(std::uint32_t queue, const QueueTotals& totals, bool ring_fault);
   void worker_restarted(std::uint32_t queue) { ++entries_[queue].past.restarts; }
 

@@ -92,7 +92,9 @@ class Worker {
     return process_.page().in_flight.load(std::memory_order_relaxed);
   }
   [[nodiscard]] CounterTotals counters() const { return read_counters(process_.page()); }
-  [[nodiscard]] QueueTotals totals() const { return read_totals(process_.page()); }
+  [[nodiscard]] QueueTotals totals() const {
+    return read_totals(process_.page(), ticks_per_us_ != 0);
+  }
   [[nodiscard]] common::EngineKind engine() const noexcept { return engine_kind_; }
   // How long the oldest request has been in flight; 0 where there is none.
   [[nodiscard]] std::uint64_t oldest_us() const noexcept;

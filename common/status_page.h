@@ -1,4 +1,4 @@
-// common/status_page.h: one page that a session or worker writes and the broker reads.
+// common/status_page.h: two pages that a session or worker writes and the broker reads.
 //
 // The only way out of a sealed worker: it holds no descriptor to send anything over. The broker
 // treats every field as hostile: it prints numbers and looks words up in its own tables, and the
@@ -12,11 +12,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "common/latency.h"
 #include "common/layers.h"
+#include "common/single_writer.h"
 
 namespace common {
 
-inline constexpr std::size_t kStatusPageBytes = 4096;
+inline constexpr std::size_t kStatusPageBytes = 8192;
 inline constexpr std::uint32_t kStatusPageVersion = 2;
 
 // How far the process has come. It only grows.
@@ -80,11 +82,11 @@ struct alignas(64) StatusPage {
   std::atomic<std::uint32_t> disk_os_errno;  // Of the last kDiskErrors; 0: the disk has shrunk.
   std::array<std::atomic<std::uint32_t>, kLayerCount> layers;  // LayerResult, bit for bit.
   alignas(64) std::array<std::atomic<std::uint64_t>, kCounterCount> counters;
+  // A worker's, by LatencyKind: from when it takes a request until it answers.
+  alignas(64) std::array<LatencyHistogram, kLatencyKinds> latency;
 
   void add(Counter counter, std::uint64_t amount) noexcept {
-    auto& slot = counters[static_cast<std::size_t>(counter)];
-    // Single writer: a load and a store, no locked instruction on the data path.
-    slot.store(slot.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+    add_alone(counters[static_cast<std::size_t>(counter)], amount);
   }
 };
 static_assert(sizeof(StatusPage) <= kStatusPageBytes);

@@ -10,6 +10,7 @@
 #include "worker/poller.h"
 #include "worker/request_ages.h"
 #include "worker/ring.h"
+#include "worker/stopwatch.h"
 
 namespace worker {
 namespace {
@@ -51,6 +52,18 @@ Counter counter_of(std::uint32_t type) noexcept {
   return Counter::kOtherRequests;
 }
 
+// A histogram for each kind of work; no request that is measured is an answer only.
+static_assert(static_cast<int>(ParsedRequest::Work::kRead) ==
+                  static_cast<int>(common::LatencyKind::kRead) &&
+              static_cast<int>(ParsedRequest::Work::kWrite) ==
+                  static_cast<int>(common::LatencyKind::kWrite) &&
+              static_cast<int>(ParsedRequest::Work::kFlush) ==
+                  static_cast<int>(common::LatencyKind::kFlush) &&
+              static_cast<int>(ParsedRequest::Work::kDiscard) ==
+                  static_cast<int>(common::LatencyKind::kDiscard) &&
+              static_cast<int>(ParsedRequest::Work::kWriteZeroes) ==
+                  static_cast<int>(common::LatencyKind::kWriteZeroes));
+
 void store_fault(common::StatusPage& status, const RingFault& fault) noexcept {
   status.fault_detail[0].store(fault.first, std::memory_order_relaxed);
   status.fault_detail[1].store(fault.second, std::memory_order_relaxed);
@@ -71,6 +84,7 @@ struct BlkQueue::State {
         transfer(device, ring.size(), engine, status, ring.log()),
         poller(parts.device.poll_us, parts.device.tsc_per_us),
         ages(parts.device.tsc_per_us),
+        stopwatch(parts.device.tsc_per_us),
         linger_ticks(std::uint64_t{kLingerUs} * parts.device.tsc_per_us) {}
 
   // What accepting did to the ring.
@@ -79,7 +93,8 @@ struct BlkQueue::State {
     std::uint32_t bytes = 0;  // To be read or written.
     bool started = false;     // Something was given to the engine.
     bool more = false;        // There is more that could be taken at once.
-    std::uint64_t ticks = 0;  // When the first was.
+    std::uint64_t ticks = 0;  // When the first was,
+    double taken_ns = 0;      // and by the stopwatch.
   };
 
   [[nodiscard]] WorkerExit run() noexcept;
@@ -100,7 +115,7 @@ struct BlkQueue::State {
   [[nodiscard]] bool take_turn(bool sleep) noexcept;
   void answer(std::uint16_t head, const iovec& status_byte, const iovec& in_first,
               std::uint32_t in_bytes, std::uint32_t in_done, Status result) noexcept;
-  void answer_slot(std::uint32_t tag) noexcept;
+  void answer_slot(std::uint32_t tag, double now_ns) noexcept;
   void stamp(std::uint32_t tag, Accepted& accepted) noexcept;
   void stop_for(const RingFault& fault) noexcept;
   void ring_bell() noexcept;
@@ -114,6 +129,7 @@ struct BlkQueue::State {
   BlkTransfer transfer;
   Poller poller;
   RequestAges ages;
+  Stopwatch stopwatch;
 
   bool taking = true;    // New chains; false once the broker or a fault says stop.
   bool blocked = false;  // The next chain waits for room that something under way will give back.
@@ -181,10 +197,12 @@ WorkerExit BlkQueue::State::run() noexcept {
 
 bool BlkQueue::State::answer_completed() noexcept {
   bool any = false;
+  double now_ns = 0;  // One look at the clock for all.
   Completion completion;
   while (engine.next_completion(completion)) {
+    if (!any) now_ns = stopwatch.nanoseconds(read_ticks());
     any = true;
-    if (transfer.complete(completion.tag, completion.result)) answer_slot(completion.tag);
+    if (transfer.complete(completion.tag, completion.result)) answer_slot(completion.tag, now_ns);
   }
   if (quick_asked) quick = any;
   quick_asked = false;
@@ -192,8 +210,9 @@ bool BlkQueue::State::answer_completed() noexcept {
   return any;
 }
 
-void BlkQueue::State::answer_slot(std::uint32_t tag) noexcept {
+void BlkQueue::State::answer_slot(std::uint32_t tag, double now_ns) noexcept {
   const Request& done = transfer.request(tag);
+  status.latency[static_cast<std::size_t>(done.work)].add(now_ns - done.taken_ns);
   ages.answered(done.age);
   answer(done.head, done.status_byte, done.in_first, done.in_bytes, done.in_done, done.status);
   transfer.release(tag);
@@ -253,7 +272,7 @@ bool BlkQueue::State::accept_one(Accepted& accepted) noexcept {
   } else {
     accepted.started = true;
     stamp(tag, accepted);
-    if (transfer.begin(tag)) answer_slot(tag);
+    if (transfer.begin(tag)) answer_slot(tag, accepted.taken_ns);
   }
   accepted.bytes += parsed.bytes;
   burst += 1 + parsed.bytes / kRequestBytes;
@@ -265,13 +284,14 @@ bool BlkQueue::State::accept_one(Accepted& accepted) noexcept {
 void BlkQueue::State::stamp(std::uint32_t tag, Accepted& accepted) noexcept {
   if (accepted.ticks == 0) {
     accepted.ticks = read_ticks();
+    accepted.taken_ns = stopwatch.nanoseconds(accepted.ticks);
     ages.now(accepted.ticks);
     // Now and not with the answers: an engine may not come back before the disk has answered.
     if (transfer.in_flight() == 1) {
       status.oldest_ticks.store(accepted.ticks, std::memory_order_relaxed);
     }
   }
-  transfer.stamp(tag, ages.taken());
+  transfer.stamp(tag, ages.taken(), accepted.taken_ns);
 }
 
 // The guest broke the ring: it gets the answers to what was taken before, and no more is taken.

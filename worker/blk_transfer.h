@@ -47,6 +47,8 @@ struct Request {
   std::uint8_t retries;
   RangeStep step;
 
+  double taken_ns;  // Of the stopwatch.
+
   // What is left to move.
   std::uint64_t offset;
   std::uint32_t bytes_left;
@@ -81,7 +83,10 @@ class BlkTransfer {
   // way.
   [[nodiscard]] bool complete(std::uint32_t tag, std::int32_t result) noexcept;
 
-  void stamp(std::uint32_t tag, RequestAges::Mark age) noexcept { slots_[tag].age = age; }
+  void stamp(std::uint32_t tag, RequestAges::Mark age, double taken_ns) noexcept {
+    slots_[tag].age = age;
+    slots_[tag].taken_ns = taken_ns;
+  }
   [[nodiscard]] const Request& request(std::uint32_t tag) const noexcept { return slots_[tag]; }
   // Gives the slot and all of its room back.
   void release(std::uint32_t tag) noexcept;

@@ -11,6 +11,7 @@
 #include "policy/worker_limits.h"
 #include "worker/net_header.h"
 #include "worker/segments.h"
+#include "worker/stopwatch.h"
 #include "worker/tap_engine.h"
 
 namespace worker {
@@ -46,6 +47,7 @@ struct NetTransmit::State {
         engine(*parts.engine),
         rules(parts.ring.features, parts.device.mtu),
         header(header_bytes(parts.ring.features)),
+        stopwatch(parts.device.tsc_per_us),
         flat(std::make_unique_for_overwrite<std::byte[]>(common::net::kFrameBytesMax)) {}
 
   [[nodiscard]] WorkerExit run() noexcept;
@@ -64,6 +66,8 @@ struct NetTransmit::State {
   TapEngine& engine;
   HeaderRules rules;
   std::uint32_t header;
+  Stopwatch stopwatch;
+  double taken_ns = 0;  // When the batch was.
 
   std::uint32_t count = 0;     // Slots in use: chains taken and not answered,
   std::uint32_t answered = 0;  // but for so many at their front.
@@ -117,6 +121,7 @@ bool NetTransmit::State::gather() noexcept {
   flat_used = false;
   Chain chain;
   while (count < kTapBatchMax && queue.next(chain)) {
+    if (count == 0) taken_ns = stopwatch.nanoseconds(read_ticks());
     if (accept(chain)) continue;
     queue.ring.put_back(1);
     break;
@@ -240,7 +245,13 @@ void NetTransmit::State::finish(Slot& slot, std::int32_t result) noexcept {
 }
 
 void NetTransmit::State::answer() noexcept {
+  const std::uint32_t before = answered;
   while (answered < count && slots[answered].done) queue.ring.add_used(slots[answered++].head, 0);
+  if (answered != before) {
+    constexpr auto kSent = static_cast<std::size_t>(common::LatencyKind::kPackets);
+    const double took_ns = stopwatch.nanoseconds(read_ticks()) - taken_ns;
+    queue.status.latency[kSent].add(took_ns, answered - before);
+  }
   if (queue.publish(count - answered)) engine.ring_call();
 }
 

@@ -3,7 +3,9 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <iterator>
 
 #include "broker/text.h"
 #include "common/ipc/channel.h"
@@ -35,6 +37,13 @@ Name name_room(std::string_view name) noexcept {
   Name room{};
   put_text(room, name);
   return room;
+}
+
+std::vector<DeviceReply> in_use(const std::vector<DeviceReply>& devices) {
+  std::vector<DeviceReply> used;
+  std::copy_if(devices.begin(), devices.end(), std::back_inserter(used),
+               [](const DeviceReply& device) { return device.connected != 0; });
+  return used;
 }
 
 Answer<Client> Client::connect(const std::string& path) {

@@ -58,6 +58,9 @@ class Client {
   std::string path_;
 };
 
+// Those that a VMM uses.
+[[nodiscard]] std::vector<DeviceReply> in_use(const std::vector<DeviceReply>& devices);
+
 [[nodiscard]] Name name_room(std::string_view name) noexcept;
 // What a broker sent us: made fit to print.
 template <std::size_t N>

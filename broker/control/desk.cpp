@@ -82,6 +82,7 @@ QueueReply reply_of(const Fleet::Served& served, const QueueBook::Found& found) 
   reply.type = static_cast<std::uint32_t>(served.config->kind);
   reply.queue = found.queue;
   reply.role = static_cast<std::uint32_t>(found.entry->role);
+  reply.measured = found.entry->measured ? 1 : 0;
   QueueTotals totals = found.entry->past;
   if (const Worker* worker = served.device ? served.device->worker(found.queue) : nullptr) {
     add_totals(totals, worker->totals());
@@ -93,6 +94,7 @@ QueueReply reply_of(const Fleet::Served& served, const QueueBook::Found& found) 
   reply.restarts = totals.restarts;
   reply.ring_faults = totals.ring_faults;
   reply.counters = totals.counters;
+  reply.latency = totals.latency;
   return reply;
 }
 

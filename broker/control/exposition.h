@@ -36,6 +36,8 @@ namespace broker::control {
   return sample(name, labels, std::to_string(value));
 }
 
+inline constexpr std::uint64_t kNanosecondsPerSecond = 1'000'000'000;
+
 // A number of units, of which `per_second` make a second (a power of ten), in seconds: exact.
 [[nodiscard]] inline std::string seconds_text(std::uint64_t units, std::uint64_t per_second) {
   std::string text = std::to_string(units / per_second);

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "broker/control/exposition.h"
 #include "broker/text.h"
 
 namespace broker::control {
@@ -49,6 +50,12 @@ Json& Json::real(std::string_view key, double value) {
   std::array<char, 64> digits{};
   std::snprintf(digits.data(), digits.size(), "%.3f", std::isfinite(value) ? value : 0);
   out_ += digits.data();
+  return *this;
+}
+
+Json& Json::seconds(std::string_view key, std::uint64_t nanoseconds) {
+  begin(key);
+  out_ += seconds_text(nanoseconds, kNanosecondsPerSecond);
   return *this;
 }
 

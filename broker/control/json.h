@@ -18,6 +18,7 @@ class Json {
   Json& text(std::string_view key, std::string_view value);
   Json& number(std::string_view key, std::uint64_t value);
   Json& real(std::string_view key, double value);
+  Json& seconds(std::string_view key, std::uint64_t nanoseconds);  // To the nanosecond.
   Json& flag(std::string_view key, bool value);
   // Until end(). An empty key: an element of an array.
   Json& object(std::string_view key = {});

@@ -30,6 +30,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "broker/latency_totals.h"
 #include "broker/stats_report.h"
 #include "common/layers.h"
 
@@ -259,10 +260,13 @@ struct QueueReply {
   std::uint32_t pid = 0;   // Of its worker; 0: it has none now.
   std::uint32_t engine = 0;
   std::uint32_t in_flight = 0;
+  std::uint32_t measured = 0;  // Its worker has a clock: else `latency` stays empty.
+  std::uint32_t unused = 0;
   std::uint64_t oldest_us = 0;  // How long the oldest request has been in flight.
   std::uint64_t restarts = 0;
   std::uint64_t ring_faults = 0;
   CounterTotals counters{};
+  LatencyTotals latency{};
 };
 static_assert(Message<QueueReply>);
 

@@ -8,6 +8,7 @@
 #include "broker/control/client.h"
 #include "broker/control/exposition.h"
 #include "broker/control/json.h"
+#include "broker/control/latency_metrics.h"
 #include "broker/control/queue_metrics.h"
 #include "broker/control/show.h"
 #include "common/device_kind.h"
@@ -186,7 +187,7 @@ std::string metrics_text(const StatusReply& status, const std::vector<DeviceRepl
                          const std::vector<QueueReply>& queues) {
   std::string text = infos(status, devices) + gauges(devices);
   for (const Family& family : kFamilies) text += family_text(family, devices);
-  return text + queue_metrics_text(queues);
+  return text + queue_metrics_text(queues) + latency_metrics_text(queues);
 }
 
 std::string metrics_json(const StatusReply& status, const std::vector<DeviceReply>& devices,
@@ -208,6 +209,7 @@ std::string metrics_json(const StatusReply& status, const std::vector<DeviceRepl
     }
   }
   queue_metrics_json(queues, json);
+  latency_metrics_json(queues, json);
   return json.finish();
 }
 
@@ -248,11 +250,16 @@ std::vector<Rates> rates_between(const std::vector<DeviceReply>& before,
 
 std::string rates_text(const std::vector<Rates>& rates) {
   std::vector<std::vector<std::string>> rows = {{"NAME", "IN USE", "WORKERS", "IN FLIGHT", "READ/s",
-                                                 "MiB/s", "WRITE/s", "MiB/s", "ERRORS/s"}};
+                                                 "MiB/s", "WRITE/s", "MiB/s", "P50", "P99", "P99.9",
+                                                 "MAX", "ERRORS/s"}};
   for (const Rates& one : rates) {
     rows.push_back({one.name, one.connected ? "yes" : "no", std::to_string(one.workers),
                     std::to_string(one.in_flight), whole(one.reads), mib(one.read_bytes),
-                    whole(one.writes), mib(one.written_bytes), whole(one.errors)});
+                    whole(one.writes), mib(one.written_bytes),
+                    duration_text(one.latency, one.latency.p50_ns),
+                    duration_text(one.latency, one.latency.p99_ns),
+                    duration_text(one.latency, one.latency.p999_ns),
+                    duration_text(one.latency, one.latency.max_ns), whole(one.errors)});
   }
   return table_text(rows);
 }
@@ -265,7 +272,9 @@ std::string rates_json(const std::vector<Rates>& rates) {
     json.number("workers", one.workers).number("in_flight", one.in_flight);
     json.real("reads_per_second", one.reads).real("read_bytes_per_second", one.read_bytes);
     json.real("writes_per_second", one.writes).real("written_bytes_per_second", one.written_bytes);
-    json.real("errors_per_second", one.errors).end();
+    json.real("errors_per_second", one.errors).object("latency");
+    latency_json(one.latency, json);
+    json.end().end();
   }
   return json.finish();
 }

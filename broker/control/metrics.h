@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "broker/control/messages.h"
+#include "broker/latency_totals.h"
 
 namespace broker::control {
 
@@ -26,7 +27,8 @@ struct Rates {
   double writes = 0;
   double read_bytes = 0;
   double written_bytes = 0;
-  double errors = 0;  // Of a network card: packets dropped.
+  LatencySummary latency{};  // Of what was answered between them.
+  double errors = 0;         // Of a network card: packets dropped.
 };
 // Busiest first. A device that is new counts from now on.
 [[nodiscard]] std::vector<Rates> rates_between(const std::vector<DeviceReply>& before,

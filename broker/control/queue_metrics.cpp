@@ -169,7 +169,7 @@ void queue_metrics_json(const std::vector<QueueReply>& queues, Json& json) {
         if (family.unit == Unit::kCount) {
           json.number("value", value);
         } else {
-          json.real("value", static_cast<double>(value) / 1e6);
+          json.seconds("value", value * 1000);
         }
         json.end();
       }

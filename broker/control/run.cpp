@@ -6,6 +6,7 @@
 #include "broker/blk_config.h"
 #include "broker/control/add_device.h"
 #include "broker/control/client.h"
+#include "broker/control/latency_metrics.h"
 #include "broker/control/show.h"
 #include "broker/text.h"
 
@@ -71,7 +72,12 @@ int run_status(const RunOperator& run) {
   const auto status = client->ask<StatusReply>(AskStatus{});
   if (!status) return complain(status.error());
   if (!*status) return complain("the broker has no status");
-  return print(run.json ? status_json(**status) : status_text(**status));
+  const auto devices = client->devices();
+  if (!devices) return complain(devices.error());
+  const auto queues = client->queues(in_use(*devices));
+  if (!queues) return complain(queues.error());
+  const LatencySummary latency = latency_of(*queues);
+  return print(run.json ? status_json(**status, latency) : status_text(**status, latency));
 }
 
 int run_list(const RunOperator& run) {

@@ -6,6 +6,7 @@
 
 #include "broker/blk_config.h"
 #include "broker/control/client.h"
+#include "broker/control/latency_metrics.h"
 #include "broker/control/wire.h"
 #include "broker/fleet.h"
 #include "broker/host.h"
@@ -82,7 +83,8 @@ std::string table_text(const std::vector<std::vector<std::string>>& rows) {
   return text;
 }
 
-std::string status_text(const StatusReply& status) {
+std::string status_text(const StatusReply& status, const LatencySummary& latency) {
+  const auto took = [&](std::uint64_t nanoseconds) { return duration_text(latency, nanoseconds); };
   return table_text({
       {"version", clean_text(shown(status.program_version))},
       {"process", "pid " + std::to_string(status.pid) + " uid " + std::to_string(status.uid)},
@@ -91,6 +93,8 @@ std::string status_text(const StatusReply& status) {
        std::to_string(status.devices) + ", " + std::to_string(status.connected) + " in use"},
       {"workers", std::to_string(status.workers)},
       {"adopted", adopted_text(status)},
+      {"requests took", "p50 " + took(latency.p50_ns) + ", p99 " + took(latency.p99_ns) +
+                            ", p99.9 " + took(latency.p999_ns) + ", most " + took(latency.max_ns)},
       {"posture", status.strict != 0 ? "strict is required" : "any is allowed"},
       {"added devices",
        shown(status.state_dir).empty() ? "are not kept" : clean_text(shown(status.state_dir))},
@@ -98,7 +102,7 @@ std::string status_text(const StatusReply& status) {
   });
 }
 
-std::string status_json(const StatusReply& status) {
+std::string status_json(const StatusReply& status, const LatencySummary& latency) {
   Json json("status");
   json.text("version", shown(status.program_version));
   json.number("pid", status.pid).number("uid", status.uid);
@@ -110,7 +114,8 @@ std::string status_json(const StatusReply& status) {
   json.number("descriptors_max", status.descriptors_max);
   json.text("require_posture", status.strict != 0 ? "strict" : "any");
   json.text("state_dir", shown(status.state_dir));
-  json.flag("may_change", status.may_change != 0);
+  json.flag("may_change", status.may_change != 0).object("latency");
+  latency_json(latency, json);
   return json.finish();
 }
 

@@ -11,8 +11,8 @@
 
 namespace broker::control {
 
-[[nodiscard]] std::string status_text(const StatusReply& status);
-[[nodiscard]] std::string status_json(const StatusReply& status);
+[[nodiscard]] std::string status_text(const StatusReply& status, const LatencySummary& latency);
+[[nodiscard]] std::string status_json(const StatusReply& status, const LatencySummary& latency);
 
 [[nodiscard]] std::string list_text(const std::vector<DeviceReply>& devices);
 [[nodiscard]] std::string list_json(const std::vector<DeviceReply>& devices);

@@ -13,8 +13,10 @@
 
 #include "broker/control/client.h"
 #include "broker/control/json.h"
+#include "broker/control/latency_metrics.h"
 #include "broker/control/metrics.h"
 #include "broker/control/run.h"
+#include "broker/control/scrape.h"
 #include "broker/text.h"
 #include "common/fd.h"
 
@@ -61,11 +63,23 @@ std::string lost_text(std::uint64_t lost, bool json) {
 struct Sample {
   std::chrono::steady_clock::time_point taken;
   std::vector<DeviceReply> devices;
+  std::vector<QueueReply> queues;  // Of those in use.
 };
 
 Answer<Sample> sample(Client& client) {
   TRY_LET(std::vector<DeviceReply> devices, client.devices());
-  return Sample{std::chrono::steady_clock::now(), std::move(devices)};
+  const auto taken = std::chrono::steady_clock::now();
+  TRY_LET(std::vector<QueueReply> queues, client.queues(in_use(devices)));
+  return Sample{taken, std::move(devices), std::move(queues)};
+}
+
+std::vector<Rates> rates_of(const Sample& before, const Sample& now) {
+  const double seconds = std::chrono::duration<double>(now.taken - before.taken).count();
+  std::vector<Rates> all = rates_between(before.devices, now.devices, seconds);
+  for (Rates& one : all) {
+    one.latency = latency_between(before.queues, now.queues, name_room(one.name));
+  }
+  return all;
 }
 
 // Written beside it and renamed, so that who reads the file never sees half of it.
@@ -85,15 +99,9 @@ int write_file(const std::string& path, const std::string& text) {
 int run_metrics(const RunOperator& run) {
   auto client = Client::connect(run.socket);
   if (!client) return complain(client.error());
-  const auto status = client->ask<StatusReply>(AskStatus{});
-  if (!status || !*status) return complain(status ? "the broker has no status" : status.error());
-  const auto devices = client->devices();
-  if (!devices) return complain(devices.error());
-  const auto queues = client->queues(*devices);
-  if (!queues) return complain(queues.error());
-  const std::string text = run.json ? metrics_json(**status, *devices, *queues)
-                                    : metrics_text(**status, *devices, *queues);
-  return run.output.empty() ? print(text) : write_file(run.output, text);
+  const auto text = scrape(*client, run.json ? MetricsFormat::kJson : MetricsFormat::kPrometheus);
+  if (!text) return complain(text.error());
+  return run.output.empty() ? print(*text) : write_file(run.output, *text);
 }
 
 int run_events(const RunOperator& run) {
@@ -123,8 +131,7 @@ int run_top(const RunOperator& run) {
     ::poll(nullptr, 0, static_cast<int>(run.interval_ms));
     auto now = sample(*client);
     if (!now) return complain(now.error());
-    const double seconds = std::chrono::duration<double>(now->taken - before->taken).count();
-    const auto rates = rates_between(before->devices, now->devices, seconds);
+    const auto rates = rates_of(*before, *now);
     // ECMA-48: cursor to the first place, and erase what is below.
     const std::string clear = terminal && !run.json && !run.once ? "\x1b[H\x1b[J" : "";
     const int printed = print(run.json ? rates_json(rates) : clear + rates_text(rates));

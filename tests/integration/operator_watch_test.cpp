@@ -62,6 +62,19 @@ TEST_F(OperatorWatch, MetricsOfAQueueGoOnWithItsNextWorker) {
               HasSubstr("bulkhead_queue_requests_total" + queue + ",op=\"read\"} 4\n"));
 }
 
+TEST_F(OperatorWatch, MetricsSayHowLongRequestsTook) {
+  const auto vda = host_.connect();
+  expect_serves(vda->queue());
+  const std::string text = ask({"metrics"}).text;
+  EXPECT_THAT(text, HasSubstr("bulkhead_request_duration_seconds_count{device=\"vda\",queue=\"0\","
+                              "op=\"read\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("bulkhead_request_duration_seconds_bucket{device=\"vda\",queue=\"0\","
+                              "op=\"write\",le=\"+Inf\"} 1\n"));
+  EXPECT_THAT(ask({"status", "--json"}).text,
+              HasSubstr(R"("latency":{"count":3,"p50_seconds":0.)"));
+  EXPECT_THAT(ask({"status"}).text, HasSubstr("requests took  p50 "));
+}
+
 TEST_F(OperatorWatch, MetricsOfAQueueStayWhenItsDeviceIsStartedAgain) {
   {
     const auto vda = host_.connect();

@@ -17,9 +17,9 @@ QueueTotals kicks(std::uint64_t count) {
 
 TEST(QueueBook, AddsUpWhatAllWorkersOfAQueueHaveDone) {
   QueueBook book;
-  book.worker_started(1, QueueRole::kRequests);
+  book.worker_started(1, QueueRole::kRequests, true);
   book.worker_ended(1, kicks(3), false);
-  book.worker_started(1, QueueRole::kRequests);
+  book.worker_started(1, QueueRole::kRequests, true);
   book.worker_restarted(1);
   book.worker_ended(1, kicks(4), true);
   const auto found = book.find_from(0);
@@ -32,8 +32,8 @@ TEST(QueueBook, AddsUpWhatAllWorkersOfAQueueHaveDone) {
 
 TEST(QueueBook, ListsQueuesInTheOrderOfTheirNumbers) {
   QueueBook book;
-  book.worker_started(5, QueueRole::kTransmit);
-  book.worker_started(2, QueueRole::kReceive);
+  book.worker_started(5, QueueRole::kTransmit, true);
+  book.worker_started(2, QueueRole::kReceive, true);
   EXPECT_EQ(book.find_from(0)->queue, 2U);
   EXPECT_EQ(book.find_from(3)->queue, 5U);
   EXPECT_EQ(book.find_from(3)->entry->role, QueueRole::kTransmit);
@@ -43,7 +43,11 @@ TEST(QueueBook, ListsQueuesInTheOrderOfTheirNumbers) {
 TEST(QueueBook, ReadsWhatTheWorkerOfAQueueHasCounted) {
   common::StatusPage page{};
   page.add(Counter::kKicks, 9);
-  EXPECT_EQ(read_totals(page).counters[kKicks], 9U);
+  page.latency[1].add(5000);
+  EXPECT_EQ(read_totals(page, true).counters[kKicks], 9U);
+  EXPECT_EQ(read_totals(page, true).latency[1].max_ns, 5000U);
+  EXPECT_EQ(read_totals(page, false).counters[kKicks], 9U);
+  EXPECT_EQ(read_totals(page, false).latency[1].max_ns, 0U);
 }
 
 }  // namespace

@@ -230,6 +230,20 @@ TEST_F(Queue, SaysSinceWhenTheOldestRequestIsUnderWay) {
   EXPECT_EQ(rig.status.oldest_ticks.load(), 0U);
 }
 
+TEST_F(Queue, MeasuresHowLongEachKindOfRequestTakes) {
+  rig.device.tsc_per_us = 1;
+  add_reads(3);
+  (void)rig.serve();
+  const auto& reads = rig.status.latency[static_cast<std::size_t>(common::LatencyKind::kRead)];
+  const auto& writes = rig.status.latency[static_cast<std::size_t>(common::LatencyKind::kWrite)];
+  std::uint64_t counted = 0;
+  for (const auto& bucket : reads.buckets) counted += bucket.load();
+  EXPECT_EQ(counted, 3U);
+  EXPECT_GT(reads.max_ns.load(), 0U);
+  EXPECT_GE(reads.sum_ns.load(), reads.max_ns.load());
+  EXPECT_EQ(writes.max_ns.load(), 0U);
+}
+
 TEST_F(Queue, NeverSleepsWithoutAskingForAKick) {
   std::uint32_t sent = 0;
   std::uint32_t kicks_wanted = 0;
