@@ -1,6 +1,7 @@
 #include "broker/control/client.h"
 
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 
 #include <algorithm>
@@ -24,10 +25,21 @@ std::string connect_failed(const std::string& path, int os_errno) {
     case EACCES:
     case EPERM:
       return what + "this user may not reach the socket's directory; be root";
+    case EAGAIN:
+      return what + "it lets nobody in; is it stopped?";
     case EPROTOTYPE:
       return what + "that is a device's socket, not the operator's";
     default:
       return what + errno_text(os_errno);
+  }
+}
+
+// For connecting, too.
+void limit_waiting(common::FdRef socket, std::chrono::milliseconds patience) {
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(patience);
+  const timeval limit{.tv_sec = seconds.count(), .tv_usec = (patience - seconds).count() * 1000};
+  for (const int which : {SO_RCVTIMEO, SO_SNDTIMEO}) {
+    (void)::setsockopt(socket.number, SOL_SOCKET, which, &limit, sizeof(limit));
   }
 }
 
@@ -46,7 +58,7 @@ std::vector<DeviceReply> in_use(const std::vector<DeviceReply>& devices) {
   return used;
 }
 
-Answer<Client> Client::connect(const std::string& path) {
+Answer<Client> Client::connect(const std::string& path, std::chrono::milliseconds patience) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof(address.sun_path)) {
@@ -56,6 +68,7 @@ Answer<Client> Client::connect(const std::string& path) {
   path.copy(address.sun_path, sizeof(address.sun_path) - 1);
   common::Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   if (!fd.valid()) return fail("cannot make a unix socket: " + errno_text(errno));
+  limit_waiting(fd.ref(), patience);
   if (::connect(fd.ref().number, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) !=
       0) {
     return fail(connect_failed(path, errno));
@@ -70,6 +83,9 @@ Answer<std::vector<std::byte>> Client::exchange(std::span<const std::byte> reque
   std::vector<std::byte> packet(kMessageBytesMax);
   common::ipc::FdList unwanted;
   const auto received = common::ipc::receive(socket_.ref(), packet, unwanted, true);
+  if (received && received->arrival == common::ipc::Arrival::kNothing) {
+    return fail("the broker at " + in_quotes(path_) + " does not answer; is it stopped?");
+  }
   if (!received || received->arrival != common::ipc::Arrival::kData) {
     const int os_errno = !sent ? sent.error().os_errno : received ? 0 : received.error().os_errno;
     return fail("the broker at " + in_quotes(path_) + " has ended the connection" +

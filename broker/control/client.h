@@ -1,6 +1,7 @@
 // broker/control/client.h: an operator's side of the operator's socket.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <optional>
 #include <span>
@@ -16,7 +17,9 @@ namespace broker::control {
 
 class Client {
  public:
-  [[nodiscard]] static Answer<Client> connect(const std::string& path);
+  // With `patience`, a broker that does not answer that long is given up.
+  [[nodiscard]] static Answer<Client> connect(const std::string& path,
+                                              std::chrono::milliseconds patience = {});
 
   // Nothing: what was asked for is not there.
   template <Message Reply, Message Request>

@@ -51,6 +51,12 @@ def read_program(program) -> list:
     return commands
 
 
+def read_exporter(program) -> Command:
+    """A program of its own, with a page like a command's."""
+    return parse("exporter", "serve a broker's counters over HTTP, for Prometheus",
+                 _help_of(program))
+
+
 def _help_of(program, *command) -> str:
     done = subprocess.run([program, *command, "--help"], capture_output=True, text=True,
                           check=False)

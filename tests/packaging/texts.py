@@ -16,6 +16,7 @@ VERSION = "1.2.3"
 
 def generated(root, bin_dir, place) -> Path:
     run([root / "packaging/docs/generate", f"--program={bin_dir / 'bulkhead'}",
+         f"--exporter={bin_dir / 'bulkhead-exporter'}",
          f"--version={VERSION}", place])
     return Path(place)
 
@@ -39,7 +40,8 @@ def check_man_pages(root, bin_dir) -> list:
     with tempfile.TemporaryDirectory() as place:
         out = generated(root, bin_dir, place)
         keys = without_bold(as_text(out / "man5/bulkhead.toml.5"))
-        for command in commands_of(bin_dir):
+        exporter = help_text.read_exporter(bin_dir / "bulkhead-exporter")
+        for command in commands_of(bin_dir) + [exporter]:
             page = out / f"man8/bulkhead-{command.name}.8"
             if not page.exists():
                 problems.append(f"bulkhead {command.name} has no man page")
