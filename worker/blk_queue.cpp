@@ -8,6 +8,7 @@
 #include "worker/blk_transfer.h"
 #include "worker/chain.h"
 #include "worker/poller.h"
+#include "worker/probes.h"
 #include "worker/request_ages.h"
 #include "worker/ring.h"
 #include "worker/stopwatch.h"
@@ -65,6 +66,7 @@ static_assert(static_cast<int>(ParsedRequest::Work::kRead) ==
                   static_cast<int>(common::LatencyKind::kWriteZeroes));
 
 void store_fault(common::StatusPage& status, const RingFault& fault) noexcept {
+  probes::fault(static_cast<std::uint32_t>(fault.code), fault.first, fault.second);
   status.fault_detail[0].store(fault.first, std::memory_order_relaxed);
   status.fault_detail[1].store(fault.second, std::memory_order_relaxed);
   status.fault.store(static_cast<std::uint32_t>(fault.code), std::memory_order_release);
@@ -213,6 +215,8 @@ bool BlkQueue::State::answer_completed() noexcept {
 void BlkQueue::State::answer_slot(std::uint32_t tag, double now_ns) noexcept {
   const Request& done = transfer.request(tag);
   status.latency[static_cast<std::size_t>(done.work)].add(now_ns - done.taken_ns);
+  probes::complete(tag, static_cast<std::uint32_t>(done.work),
+                   static_cast<std::uint32_t>(done.status));
   ages.answered(done.age);
   answer(done.head, done.status_byte, done.in_first, done.in_bytes, done.in_done, done.status);
   transfer.release(tag);
@@ -272,6 +276,7 @@ bool BlkQueue::State::accept_one(Accepted& accepted) noexcept {
   } else {
     accepted.started = true;
     stamp(tag, accepted);
+    probes::submit(tag, static_cast<std::uint32_t>(parsed.work), parsed.offset, parsed.bytes);
     if (transfer.begin(tag)) answer_slot(tag, accepted.taken_ns);
   }
   accepted.bytes += parsed.bytes;
@@ -332,6 +337,7 @@ void BlkQueue::State::publish(Bell bell) noexcept {
 
 void BlkQueue::State::ring_bell() noexcept {
   engine.ring_call();
+  probes::notify();
   status.add(Counter::kCalls, 1);
 }
 
@@ -411,7 +417,10 @@ bool BlkQueue::State::take_turn(bool sleep) noexcept {
     if (++sleeps % 64 == 0) quick = true;
   }
   status.add(Counter::kTurns, 1);
-  if (wakeup.kicked) status.add(Counter::kKicks, 1);
+  if (wakeup.kicked) {
+    probes::kick();
+    status.add(Counter::kKicks, 1);
+  }
   const std::uint64_t calls = engine.system_calls();
   status.add(Counter::kSystemCalls, calls - std::exchange(system_calls, calls));
 

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/virtqueue_wire.h"
+#include "worker/probes.h"
 #include "worker/tap_engine.h"
 
 namespace worker {
@@ -18,6 +19,7 @@ constexpr std::uint32_t kLingerUs = 20;
 }  // namespace
 
 void store_fault(common::StatusPage& status, const RingFault& fault) noexcept {
+  probes::fault(static_cast<std::uint32_t>(fault.code), fault.first, fault.second);
   status.fault_detail[0].store(fault.first, std::memory_order_relaxed);
   status.fault_detail[1].store(fault.second, std::memory_order_relaxed);
   status.fault.store(static_cast<std::uint32_t>(fault.code), std::memory_order_release);
@@ -66,6 +68,7 @@ bool NetVirtqueue::publish(std::uint32_t held) noexcept {
     case SplitRing::Publish::kCall:
       break;
   }
+  probes::notify();
   status.add(Counter::kCalls, 1);
   return true;
 }
@@ -90,7 +93,10 @@ bool NetVirtqueue::kick_may_come() noexcept {
 
 bool NetVirtqueue::hear(const TapWakeup& wakeup, std::uint64_t system_calls_so_far) noexcept {
   status.add(Counter::kTurns, 1);
-  if (wakeup.kicked) status.add(Counter::kKicks, 1);
+  if (wakeup.kicked) {
+    probes::kick();
+    status.add(Counter::kKicks, 1);
+  }
   status.add(Counter::kSystemCalls,
              system_calls_so_far - std::exchange(system_calls_, system_calls_so_far));
   if (wakeup.stop) serving = false;
