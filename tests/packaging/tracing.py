@@ -1,5 +1,7 @@
-"""The static tracepoints: what the programs' notes say, against what is documented and used."""
+"""For those who watch: tracepoints as the programs' notes have them, and the dashboard's queries,
+against what is documented and what `bulkhead metrics` prints."""
 
+import json
 import os
 import re
 import tempfile
@@ -71,3 +73,32 @@ def check_scripts(root, bin_dir) -> list:
             except ToolError as error:
                 problems.append(f"{script.name}: {error}")
     return problems if scripts else ["there is no script"]
+
+
+def metric_names(root) -> set:
+    """As the sources have them: each family's name, and what a histogram's series are called."""
+    names = set()
+    for source in (root / "broker/control").glob("*metrics.cpp"):
+        names |= set(re.findall(r'"(bulkhead_[a-z_]+)"', source.read_text()))
+    return names | {f"{name}_{part}" for name in names if name.endswith("_seconds")
+                    for part in ("bucket", "sum", "count")}
+
+
+def queries_of(dashboard) -> list:
+    panels = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    return panels + [each["query"] for each in dashboard["templating"]["list"]
+                     if each["type"] == "query"]
+
+
+@problems_of
+def check_dashboard(root, bin_dir) -> list:
+    problems = []
+    known = metric_names(root)
+    dashboard = json.loads((root / "packaging/grafana/bulkhead.json").read_text())
+    queries = queries_of(dashboard)
+    for query in queries:
+        used = re.findall(r"\bbulkhead_\w+", query)
+        problems += [f"there is no metric {name}: {query}" for name in used if name not in known]
+        if not used:
+            problems.append(f"asks for no metric of ours: {query}")
+    return problems if queries else ["the dashboard asks for nothing"]
