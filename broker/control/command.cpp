@@ -3,6 +3,7 @@
 #include <array>
 
 #include "broker/control/run.h"
+#include "broker/control/snippet.h"
 #include "broker/help_text.h"
 #include "broker/setting_values.h"
 #include "broker/settings.h"
@@ -28,6 +29,19 @@ Answer<void> set_interval(RunOperator& run, std::string_view value) {
 
 Answer<void> set_config(RunOperator& run, std::string_view value) {
   TRY_LET(run.config, text_within(value, kFilePathBytesMax));
+  return {};
+}
+
+Answer<void> set_file(RunOperator& run, std::string_view value) {
+  run.from_file = true;
+  return set_config(run, value);
+}
+
+Answer<void> set_vmm(RunOperator& run, std::string_view value) {
+  if (("|" + std::string(kVmms) + "|").find("|" + std::string(value) + "|") == std::string::npos) {
+    return common::fail("must be one of " + std::string(kVmms));
+  }
+  run.vmm = value;
   return {};
 }
 
@@ -67,6 +81,10 @@ constexpr std::array kApplying = {
     OperatorOption{"dry-run", "", "only say what would be done", set_flag<&RunOperator::dry_run>},
     OperatorOption{"force", "", "cut off VMMs that use what is removed or replaced",
                    set_flag<&RunOperator::force>},
+    kJson, kSocket};
+constexpr std::array kPasting = {
+    OperatorOption{"for", kVmms, "the virtual machine monitor", set_vmm},
+    OperatorOption{"config", "FILE", "look the device up there, and ask no broker", set_file},
     kJson, kSocket};
 constexpr std::array kForceful = {
     OperatorOption{"force", "", "cut off the VMM that uses it, after 2 s at most",
@@ -136,6 +154,11 @@ constexpr OperatorCommand kCommands[] = {
      "Make "
      "them\nlarger first: truncate -s 20G FILE, or lvextend.\n",
      kPlain, run_resize},
+    {"snippet", Names::kSome, "print what attaches them to a VMM",
+     "Prints the lines that attach these devices to a virtual machine monitor: for its command "
+     "line, or\nits configuration. Sizes of memory, and how many queues a guest has use for, are "
+     "yours to change.\n",
+     kPasting, run_snippet},
     {"metrics", Names::kNone, "print its counters for Prometheus",
      "Prints what its devices have done, in Prometheus' text format. Counters begin anew with the "
      "broker.\n",

@@ -29,7 +29,9 @@ struct RunOperator {
   std::uint32_t interval_ms = 1000;
   std::string output;  // A file; empty: stdout.
   std::string config = kDefaultConfig;
-  DeviceConfig device;  // Of `add`.
+  bool from_file = false;  // Look there, and ask no broker.
+  std::string vmm;         // Of `snippet`.
+  DeviceConfig device;     // Of `add`.
 };
 
 struct OperatorOption {

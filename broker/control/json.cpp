@@ -1,5 +1,6 @@
 #include "broker/control/json.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdio>
@@ -79,6 +80,17 @@ Json& Json::array(std::string_view key) {
   open_ += ']';
   first_ = true;
   return *this;
+}
+
+Json& Json::lines(std::string_view key, std::string_view text) {
+  array(key);
+  while (!text.empty()) {
+    const std::size_t length = std::min(text.find('\n'), text.size());
+    begin({});
+    quoted(text.substr(0, length));
+    text.remove_prefix(std::min(length + 1, text.size()));
+  }
+  return end();
 }
 
 Json& Json::end() {

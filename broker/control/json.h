@@ -23,6 +23,8 @@ class Json {
   // Until end(). An empty key: an element of an array.
   Json& object(std::string_view key = {});
   Json& array(std::string_view key);
+  // An array of what stands between line feeds.
+  Json& lines(std::string_view key, std::string_view text);
   Json& end();
   // All that is open ends, with a line feed.
   [[nodiscard]] std::string finish();

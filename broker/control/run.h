@@ -19,6 +19,7 @@ namespace broker::control {
 [[nodiscard]] int run_metrics(const RunOperator& run);
 [[nodiscard]] int run_events(const RunOperator& run);
 [[nodiscard]] int run_top(const RunOperator& run);
+[[nodiscard]] int run_snippet(const RunOperator& run);
 // `bulkhead posture` without --pid.
 [[nodiscard]] int run_posture(const RunOperator& run);
 
