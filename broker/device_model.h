@@ -35,6 +35,7 @@ struct WorkerRecipe {
   std::uint32_t ring_completions = common::ipc::kRingCompletionEntries;
   std::vector<std::byte> start_message;           // The packet after JailOrder.
   std::vector<policy::DescriptorAt> descriptors;  // Borrowed from the model.
+  std::uint32_t rate_memories = 0;  // Of WorkerFd::kRates and kGroupRates among them (rates.h).
 };
 
 struct DeviceModel {

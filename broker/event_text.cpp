@@ -333,7 +333,7 @@ std::string engine_step(std::uint64_t step) {
   constexpr std::string_view kSteps[] = {
       "while it served", "setting up its io_uring",
       "setting up Linux AIO; if fs.aio-max-nr is used up, raise it: sysctl fs.aio-max-nr",
-      "putting its descriptors into their places"};
+      "putting its descriptors into their places", "mapping the memory of its rate limits"};
   if (step < std::size(kSteps)) return std::string(kSteps[step]);
   return "step " + std::to_string(step);
 }

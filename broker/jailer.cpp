@@ -58,6 +58,7 @@ struct Jailer::Start {
   bool probe = false;
   bool keeper = false;
   Outlives outlives = Outlives::kNobody;
+  std::uint32_t rate_memories = 0;
   std::vector<policy::DescriptorAt> descriptors;     // Besides socket and page.
   std::vector<std::span<const std::byte>> messages;  // Besides JailOrder, in order.
 };
@@ -88,6 +89,7 @@ Result<JailedWorker> Jailer::start_worker(const std::string& name, std::uint32_t
              .socket_number = static_cast<int>(ipc::WorkerFd::kControl),
              .page_number = static_cast<int>(ipc::WorkerFd::kStatusPage),
              .outlives = outlives,
+             .rate_memories = recipe.rate_memories,
              .descriptors = recipe.descriptors,
              .messages = {recipe.start_message}};
   JailedWorker worker;
@@ -213,6 +215,7 @@ Result<ipc::JailOrder> Jailer::make_order(const Start& what) {
   order.same_uid = host_.may_change_ids && !what.keeper ? 0 : 1;
   order.outlives_broker = what.outlives == Outlives::kBroker ? 1 : 0;
   order.probe = what.probe ? 1 : 0;
+  order.rate_memories = what.rate_memories;
   order.in_cgroup =
       cgroups_ != nullptr && (what.probe || cgroups_->leaf(what.uid, what.leaf).valid()) ? 1 : 0;
   order.filter_count = static_cast<std::uint32_t>(filter->instructions.size()) - filter->closing;

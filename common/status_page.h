@@ -63,6 +63,8 @@ enum class Counter : std::uint8_t {
   kWaitsForTap,      // Times that sending had to wait for the tap.
   kControlCommands,
   kControlRefused,
+  kThrottledRequests,  // Requests and packets that a rate limit made wait,
+  kThrottledUs,        // and for how long, of each queue: microseconds.
   kCount,
 };
 inline constexpr std::size_t kCounterCount = static_cast<std::size_t>(Counter::kCount);

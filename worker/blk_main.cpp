@@ -19,6 +19,7 @@
 #include "worker/blk_queue.h"
 #include "worker/blk_start.h"
 #include "worker/leave.h"
+#include "worker/rate_map.h"
 #include "worker/stages.h"
 
 namespace {
@@ -29,14 +30,17 @@ using common::ipc::WorkerExit;
 // Stage 2. What it made is never destroyed: the process ends with it.
 struct Worker {
   worker::Orders orders;
+  worker::RateMap rates;
   worker::Guest guest;
   worker::Machine machine;
   std::unique_ptr<worker::BlkQueue> queue;
 };
 
-void set_up(common::FdRef control, Worker& made, StatusPage& page) noexcept {
-  made.orders = expect(worker::receive_orders(control), page);
-  expect(worker::receive_guest(control, made.guest), page);
+void set_up(const worker::Entered& entered, Worker& made) noexcept {
+  StatusPage& page = entered.page;
+  made.orders = expect(worker::receive_orders(entered.control), page);
+  made.rates = expect(worker::map_rates(entered.order.rate_memories, made.guest), page);
+  expect(worker::receive_guest(entered.control, made.guest), page);
   made.machine = expect(worker::make_engine(made.orders, made.guest), page);
   made.queue = worker::BlkQueue::create({.memory = made.guest.map.memory(),
                                          .device = made.orders.device,
@@ -44,7 +48,8 @@ void set_up(common::FdRef control, Worker& made, StatusPage& page) noexcept {
                                          .engine = made.machine.engine.get(),
                                          .status = &page,
                                          .inflight = made.guest.inflight.bytes(),
-                                         .log = made.guest.log.bytes()});
+                                         .log = made.guest.log.bytes(),
+                                         .rates = made.rates.memories});
   if (!made.queue) worker::leave(WorkerExit::kStartRefused);
 }
 
@@ -53,7 +58,7 @@ void set_up(common::FdRef control, Worker& made, StatusPage& page) noexcept {
 int main() {
   const worker::Entered entered = worker::enter_stage();
   Worker made;
-  set_up(entered.control, made, entered.page);
+  set_up(entered, made);
   worker::seal_stage(entered, made.guest, worker::limits_for(made.orders), made.machine.keep);
 
   const WorkerExit outcome = made.queue->run();

@@ -87,6 +87,7 @@ struct BlkQueue::State {
         poller(parts.device.poll_us, parts.device.tsc_per_us),
         ages(parts.device.tsc_per_us),
         stopwatch(parts.device.tsc_per_us),
+        limiter(parts.rates, parts.device.tsc_per_us),
         linger_ticks(std::uint64_t{kLingerUs} * parts.device.tsc_per_us) {}
 
   // What accepting did to the ring.
@@ -108,6 +109,9 @@ struct BlkQueue::State {
   }
   [[nodiscard]] Accepted accept_available() noexcept;
   [[nodiscard]] bool accept_one(Accepted& accepted) noexcept;
+  [[nodiscard]] bool is_limited(const ParsedRequest& parsed) const noexcept;
+  [[nodiscard]] bool may_go(const ParsedRequest& parsed) noexcept;
+  void count_limited() noexcept;
   enum class Bell : std::uint8_t { kWhenWorthIt, kNow };
   void publish(Bell bell) noexcept;
   [[nodiscard]] bool bell_is_worth_it() const noexcept;
@@ -132,10 +136,12 @@ struct BlkQueue::State {
   Poller poller;
   RequestAges ages;
   Stopwatch stopwatch;
+  RateLimiter limiter;
 
-  bool taking = true;    // New chains; false once the broker or a fault says stop.
-  bool blocked = false;  // The next chain waits for room that something under way will give back.
-  bool quick = true;     // What we start tends to be complete when turn() comes back.
+  bool taking = true;      // New chains; false once the broker or a fault says stop.
+  bool blocked = false;    // The next chain waits for room that something under way will give back.
+  bool throttled = false;  // The next chain waits until the operator's limits let it pass.
+  bool quick = true;       // What we start tends to be complete when turn() comes back.
   bool quick_asked = false;  // The last turn was to find that out.
   WorkerExit exit = WorkerExit::kStopped;
   std::uint32_t sleeps = 0;
@@ -236,6 +242,10 @@ void BlkQueue::State::answer(std::uint16_t head, const iovec& status_byte, const
 
 BlkQueue::State::Accepted BlkQueue::State::accept_available() noexcept {
   Accepted accepted;
+  if (std::exchange(throttled, false) && !limiter.limits()) [[unlikely]] {
+    limiter.lifted(read_ticks());
+    count_limited();
+  }
   for (std::uint32_t i = 0; i < kTurnRequestsMax && accepted.bytes < kTurnBytesMax; ++i) {
     if (!may_take() || !accept_one(accepted)) return accepted;
     accepted.any = true;
@@ -264,11 +274,19 @@ bool BlkQueue::State::accept_one(Accepted& accepted) noexcept {
     return false;
   }
   const bool answer_only = parsed.work == ParsedRequest::Work::kAnswer;
+  bool limited = false;
+  if (limiter.limits()) [[unlikely]] {
+    limited = is_limited(parsed);
+    throttled = limited && !may_go(parsed);
+    if (throttled) return false;
+  }
   std::uint32_t tag = 0;
   blocked = !answer_only && !transfer.accept(parsed, chain.head, ranges, tag);
   if (blocked) return false;
   // Before anything happens to the disk: from here on it is in flight, also for who comes after us.
   ring.take();
+  if (limited) [[unlikely]]
+    count_limited();
   if (answer_only) {
     if (ring.log().on()) ring.log().mark(chain.writable, parsed.in_done);
     answer(chain.head, parsed.status_byte, parsed.in_first, parsed.in_bytes, parsed.in_done,
@@ -297,6 +315,32 @@ void BlkQueue::State::stamp(std::uint32_t tag, Accepted& accepted) noexcept {
     }
   }
   transfer.stamp(tag, ages.taken(), accepted.taken_ns);
+}
+
+// Not what never reaches the disk; nor what a worker before us has taken already, so that no drain
+// has to wait.
+bool BlkQueue::State::is_limited(const ParsedRequest& parsed) const noexcept {
+  return parsed.work != ParsedRequest::Work::kAnswer && !ring.replaying();
+}
+
+// A flush, a discard and a write of zeroes count as one write each. Zeroes count with their bytes,
+// too, where the kernel may have to write them: to a block device, and not into a file.
+bool BlkQueue::State::may_go(const ParsedRequest& parsed) noexcept {
+  using Work = ParsedRequest::Work;
+  const auto way = parsed.work == Work::kRead ? RateLimiter::Way::kRead : RateLimiter::Way::kWrite;
+  std::uint64_t bytes = parsed.bytes;
+  if (parsed.work == Work::kWriteZeroes && device.block_device) {
+    for (std::uint32_t i = 0; i < ranges.count; ++i) bytes += ranges.ranges[i].bytes;
+  }
+  return limiter.admit(way, bytes, read_ticks());
+}
+
+void BlkQueue::State::count_limited() noexcept {
+  limiter.took();
+  const RateLimiter::Throttled waited = limiter.take_throttled();
+  if (waited.requests == 0) return;
+  status.add(Counter::kThrottledRequests, waited.requests);
+  status.add(Counter::kThrottledUs, waited.us);
 }
 
 // The guest broke the ring: it gets the answers to what was taken before, and no more is taken.
@@ -346,6 +390,9 @@ void BlkQueue::State::ring_bell() noexcept {
 bool BlkQueue::State::may_sleep(bool answered, const Accepted& accepted) noexcept {
   if (accepted.more) return false;
   if (!taking) return true;
+  // Until its time comes, no kick tells us anything.
+  if (throttled) [[unlikely]]
+    return true;
   const bool worked = answered || accepted.any;
   if (worked && poller.enabled()) {
     idle_since = read_ticks();  // Also while the window is shut: it must be able to open again.
@@ -408,11 +455,12 @@ bool BlkQueue::State::poll() noexcept {
 
 // False where the engine has failed.
 bool BlkQueue::State::take_turn(bool sleep) noexcept {
+  if (sleep) engine.sleep_at_most(throttled ? limiter.sleep_us(read_ticks()) : 0);
   const Wakeup wakeup = engine.turn(sleep);
   if (sleep) {
     burst = 0;
     ring.disable_kicks();
-    if (idle_since != 0) poller.slept(read_ticks() - idle_since);
+    if (idle_since != 0 && !throttled) poller.slept(read_ticks() - idle_since);
     // What sleeps does not learn whether it had to: ask now and then.
     if (++sleeps % 64 == 0) quick = true;
   }

@@ -10,6 +10,7 @@
 #include "common/ipc/worker_messages.h"
 #include "common/status_page.h"
 #include "worker/engine.h"
+#include "worker/rate_limiter.h"
 
 namespace worker {
 
@@ -23,6 +24,7 @@ struct BlkQueueParts {
   common::StatusPage* status = nullptr;  // Borrowed; outlives the queue.
   std::span<std::byte> inflight{};       // What `ring` says of it; empty where it has none.
   std::span<std::byte> log{};            // Likewise.
+  RateMemories rates{};                  // The operator's limits.
 };
 
 class BlkQueue {

@@ -68,6 +68,9 @@ class Engine {
   // a message of the broker: the first of them wakes.
   [[nodiscard]] virtual Wakeup turn(bool may_sleep) noexcept = 0;
 
+  // Turns that sleep do not sleep longer than this from now on. 0: as long as they like.
+  void sleep_at_most(std::uint32_t us) noexcept { sleep_us_max_ = us; }
+
   // True if a turn(false) would bring something: for busy polling. Costs no system call.
   [[nodiscard]] virtual bool ready() const noexcept = 0;
 
@@ -76,6 +79,12 @@ class Engine {
 
   // How many system calls this engine has made, for the status page.
   [[nodiscard]] virtual std::uint64_t system_calls() const noexcept = 0;
+
+ protected:
+  [[nodiscard]] std::uint32_t sleep_us_max() const noexcept { return sleep_us_max_; }
+
+ private:
+  std::uint32_t sleep_us_max_ = 0;
 };
 
 }  // namespace worker

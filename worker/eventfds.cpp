@@ -9,7 +9,7 @@ namespace worker {
 namespace {
 
 // Without a kick eventfd the ring is looked at this often.
-constexpr long kUnkickedPollNs = 100'000;
+constexpr std::uint32_t kUnkickedPollUs = 100;
 
 }  // namespace
 
@@ -23,10 +23,15 @@ Eventfds::Eventfds(const Parts& parts, pollfd device) noexcept
 }
 
 // syscalls: ppoll
-bool Eventfds::poll(bool sleep) noexcept {
+bool Eventfds::poll(bool sleep, std::uint32_t sleep_us_max) noexcept {
   const bool polled_ring = polled_[kKick].fd < 0;
-  const timespec timeout{0, sleep ? kUnkickedPollNs : 0};
-  const bool forever = sleep && !polled_ring;
+  if (sleep_us_max == 0 && polled_ring) sleep_us_max = kUnkickedPollUs;
+  const bool forever = sleep && sleep_us_max == 0;
+  timespec timeout{};
+  if (sleep) {
+    timeout.tv_sec = sleep_us_max / 1'000'000;
+    timeout.tv_nsec = static_cast<long>(sleep_us_max % 1'000'000) * 1000;
+  }
   ++system_calls_;
   return ::ppoll(polled_.data(), polled_.size(), forever ? nullptr : &timeout, nullptr) > 0;
 }

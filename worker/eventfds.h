@@ -26,9 +26,10 @@ class Eventfds {
   Eventfds(const Parts& parts, pollfd device) noexcept;
 
   void watch_device(common::FdRef device) noexcept { polled_[kDevice].fd = device.number; }
-  // True where something is ready, which take_news() tells; `sleep`: waits for it, but without a
-  // kick eventfd not longer than it takes to look at the avail ring again.
-  [[nodiscard]] bool poll(bool sleep) noexcept;
+  // True where something is ready, which take_news() tells; `sleep`: waits for it, but no longer
+  // than `sleep_us_max`; where that is 0, without a kick eventfd not longer than it takes to look
+  // at the avail ring again.
+  [[nodiscard]] bool poll(bool sleep, std::uint32_t sleep_us_max = 0) noexcept;
 
   struct News {
     bool kicked = false;

@@ -94,7 +94,7 @@ Wakeup FallbackEngine::turn(bool may_sleep) noexcept {
 }
 
 void FallbackEngine::wait(bool may_sleep, Wakeup& wakeup) noexcept {
-  if (!events_.poll(may_sleep)) return;
+  if (!events_.poll(may_sleep, sleep_us_max())) return;
   const Eventfds::News news = events_.take_news();
   if (news.device_ready) events_.drain(parts_.aio);
   wakeup.kicked = news.kicked;

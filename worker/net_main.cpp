@@ -16,6 +16,7 @@
 #include "worker/net_receive.h"
 #include "worker/net_start.h"
 #include "worker/net_transmit.h"
+#include "worker/rate_map.h"
 #include "worker/stages.h"
 
 namespace {
@@ -27,6 +28,7 @@ using common::ipc::WorkerExit;
 // Stage 2. What it made is never destroyed: the process ends with it. One of the last three.
 struct Worker {
   worker::NetOrders orders;
+  worker::RateMap rates;
   worker::Guest guest;
   worker::NetMachine machine;
   std::unique_ptr<worker::ControlLink> link;
@@ -41,7 +43,8 @@ void make_queue(Worker& made, StatusPage& page) noexcept {
                                     .ring = made.guest.ring,
                                     .engine = made.machine.engine.get(),
                                     .status = &page,
-                                    .log = made.guest.log.bytes()};
+                                    .log = made.guest.log.bytes(),
+                                    .rates = made.rates.memories};
   switch (made.orders.role()) {
     case NetRole::kReceive:
       made.receive = worker::NetReceive::create(parts);
@@ -57,9 +60,11 @@ void make_queue(Worker& made, StatusPage& page) noexcept {
   }
 }
 
-void set_up(common::FdRef control, Worker& made, StatusPage& page) noexcept {
-  made.orders = expect(worker::receive_net_orders(control), page);
-  expect(worker::receive_guest(control, made.guest), page);
+void set_up(const worker::Entered& entered, Worker& made) noexcept {
+  StatusPage& page = entered.page;
+  made.orders = expect(worker::receive_net_orders(entered.control), page);
+  made.rates = expect(worker::map_rates(entered.order.rate_memories, made.guest), page);
+  expect(worker::receive_guest(entered.control, made.guest), page);
   made.machine = expect(worker::make_tap_engine(made.orders, made.guest), page);
   make_queue(made, page);
   if (!made.receive && !made.transmit && !made.control) worker::leave(WorkerExit::kStartRefused);
@@ -75,7 +80,7 @@ WorkerExit serve(const Worker& made) noexcept {
 int main() {
   const worker::Entered entered = worker::enter_stage();
   Worker made;
-  set_up(entered.control, made, entered.page);
+  set_up(entered, made);
   worker::seal_stage(entered, made.guest, worker::limits_for(made.orders), made.machine.keep);
 
   const WorkerExit outcome = serve(made);

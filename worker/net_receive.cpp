@@ -67,7 +67,7 @@ struct NetReceive::State {
             std::make_unique_for_overwrite<std::byte[]>(std::size_t{kStageBytes} * kTapBatchMax)) {}
 
   [[nodiscard]] WorkerExit run() noexcept;
-  enum class Turn : std::uint8_t { kAgain, kNoBuffers, kTapEmpty };
+  enum class Turn : std::uint8_t { kAgain, kNoBuffers, kTapEmpty, kThrottled };
   [[nodiscard]] Turn turn() noexcept;
   void plan_small() noexcept;
   void plan_large() noexcept;
@@ -82,6 +82,8 @@ struct NetReceive::State {
   [[nodiscard]] bool is_fault(std::int32_t result) noexcept;
   void mark_read(const TapPacket& packet) noexcept;
   void count_packet(std::uint32_t bytes) noexcept;
+  [[nodiscard]] bool may_read() noexcept;
+  void charge(std::uint32_t read, std::uint64_t bytes) noexcept;
   void publish() noexcept;
   void sleep(Turn why) noexcept;
   void hear(const TapWakeup& wakeup) noexcept;
@@ -152,6 +154,8 @@ WorkerExit NetReceive::State::run() noexcept {
 
 NetReceive::State::Turn NetReceive::State::turn() noexcept {
   if (!deliver()) return Turn::kNoBuffers;
+  if (queue.limiter.limits() && !may_read()) [[unlikely]]
+    return Turn::kThrottled;
   const bool any = buffers.fill(queue, large ? 1 : batch) || buffers.count() != 0;
   if (!queue.serving) return Turn::kAgain;
   if (!any) return Turn::kNoBuffers;
@@ -214,6 +218,7 @@ bool NetReceive::State::read() noexcept {
   bool empty = false;
   const std::uint32_t held = buffers.count();
   std::uint32_t moved = 0;
+  std::uint64_t moved_bytes = 0;
   for (std::uint32_t i = 0; i < planned; ++i) {
     const std::int32_t result = packets[i].result;
     if (queue.ring.log().on() && direct) [[unlikely]]
@@ -226,6 +231,7 @@ bool NetReceive::State::read() noexcept {
     }
     ++moved;
     const auto bytes = static_cast<std::uint32_t>(result);
+    moved_bytes += bytes - kHeaderBytes;
     if (longest != 0 && bytes > longest) [[unlikely]] {
       queue.status.add(Counter::kDropBadLength, 1);
       in_place = false;
@@ -242,6 +248,8 @@ bool NetReceive::State::read() noexcept {
       staged[staged_end++] = {i, bytes};
     }
   }
+  if (queue.limiter.limits() || queue.limiter.has_waited()) [[unlikely]]
+    charge(moved, moved_bytes);
   if (staged_end != 0) stage_rest(held - buffers.count());
   batch = empty ? std::clamp(moved + 1, 2U, kTapBatchMax) : std::min(batch * 2, kTapBatchMax);
   queue.worked(moved);
@@ -400,11 +408,28 @@ void NetReceive::State::count_packet(std::uint32_t bytes) noexcept {
   queue.status.add(Counter::kReceivedBytes, bytes - kHeaderBytes);
 }
 
+// Nobody knows how many packets there are, nor how long they are, before they are read: one of the
+// shortest is asked for, and what comes beside it is a debt that the next ones wait for. Meanwhile
+// packets stay in the tap, which drops and counts what it has no room for.
+bool NetReceive::State::may_read() noexcept {
+  return queue.limiter.admit(RateLimiter::Way::kRead, common::net::kEthernetBytes, read_ticks());
+}
+
+void NetReceive::State::charge(std::uint32_t read, std::uint64_t bytes) noexcept {
+  if (read == 0) return queue.limiter.waited_for_nothing();
+  queue.limiter.lifted(read_ticks());
+  queue.took_limited();
+  const std::uint64_t asked = std::min<std::uint64_t>(bytes, common::net::kEthernetBytes);
+  queue.limiter.charge(RateLimiter::Way::kRead, read - 1, bytes - asked, read_ticks());
+}
+
 void NetReceive::State::publish() noexcept {
   if (queue.publish(buffers.count())) engine.ring_call();
 }
 
 void NetReceive::State::sleep(Turn why) noexcept {
+  if (why == Turn::kThrottled) [[unlikely]]
+    return hear(queue.sleep_throttled(engine));
   if (why == Turn::kNoBuffers) {
     if (queue.will_poll()) {
       hear(engine.transfer({}));  // The bell goes out first: the guest offers more when it is rung.

@@ -52,6 +52,7 @@ struct NetTransmit::State {
 
   [[nodiscard]] WorkerExit run() noexcept;
   [[nodiscard]] bool gather() noexcept;
+  [[nodiscard]] bool may_go(const Chain& chain) noexcept;
   [[nodiscard]] bool accept(Chain& chain) noexcept;
   [[nodiscard]] bool lay_out(Slot& slot, std::span<iovec> payload) noexcept;
   void drop(Slot& slot, Counter cause) noexcept;
@@ -73,6 +74,7 @@ struct NetTransmit::State {
   std::uint32_t answered = 0;  // but for so many at their front.
   std::uint32_t segments = 0;  // Of the pool.
   bool flat_used = false;
+  bool throttled = false;  // The next one waits until the operator's limits let it pass.
   std::array<TapPacket, kTapBatchMax> packets;  // One for each slot; none where it is dropped.
   std::array<TapPacket, kTapBatchMax> pending;
   std::array<std::uint32_t, kTapBatchMax> pending_slot;
@@ -119,14 +121,29 @@ WorkerExit NetTransmit::State::run() noexcept {
 bool NetTransmit::State::gather() noexcept {
   count = answered = segments = 0;
   flat_used = false;
+  if (std::exchange(throttled, false) && !queue.limiter.limits()) [[unlikely]] {
+    queue.limiter.lifted(read_ticks());
+    queue.took_limited();
+  }
   Chain chain;
   while (count < kTapBatchMax && queue.next(chain)) {
     if (count == 0) taken_ns = stopwatch.nanoseconds(read_ticks());
-    if (accept(chain)) continue;
-    queue.ring.put_back(1);
-    break;
+    const bool limited = queue.limiter.limits();
+    if (limited) [[unlikely]]
+      throttled = !may_go(chain);
+    if (throttled || !accept(chain)) {
+      queue.ring.put_back(1);
+      break;
+    }
+    if (limited) [[unlikely]]
+      queue.took_limited();
   }
   return count != 0;
+}
+
+bool NetTransmit::State::may_go(const Chain& chain) noexcept {
+  const std::uint32_t bytes = chain.readable_bytes > header ? chain.readable_bytes - header : 0;
+  return queue.limiter.admit(RateLimiter::Way::kWrite, bytes, read_ticks());
 }
 
 // False where there is no room for it in this batch, or it ends the queue.
@@ -256,6 +273,8 @@ void NetTransmit::State::answer() noexcept {
 }
 
 void NetTransmit::State::sleep() noexcept {
+  if (throttled) [[unlikely]]
+    return hear(queue.sleep_throttled(engine));
   if (queue.will_poll()) {
     hear(engine.transfer({}));  // The bell goes out first: nobody is kept waiting while we look.
     if (queue.poll([this] { return queue.ring.has_new() || engine.ready(); })) return;

@@ -29,6 +29,7 @@ NetVirtqueue::NetVirtqueue(const NetQueueParts& parts, SplitRing split_ring) noe
     : memory(parts.memory),
       status(*parts.status),
       ring(std::move(split_ring)),
+      limiter(parts.rates, parts.device.tsc_per_us),
       reader_(memory, ring.descriptors(), ring.size(),
               (parts.ring.features & common::kFeatureIndirectDesc) != 0, scratch_),
       poller_(parts.device.poll_us, parts.device.tsc_per_us),
@@ -105,6 +106,23 @@ bool NetVirtqueue::hear(const TapWakeup& wakeup, std::uint64_t system_calls_so_f
   exit = WorkerExit::kHostFault;
   serving = false;
   return false;
+}
+
+void NetVirtqueue::took_limited() noexcept {
+  limiter.took();
+  const RateLimiter::Throttled waited = limiter.take_throttled();
+  if (waited.requests == 0) return;
+  status.add(Counter::kThrottledRequests, waited.requests);
+  status.add(Counter::kThrottledUs, waited.us);
+}
+
+// Kicks are not asked for: until the time comes, they tell us nothing.
+TapWakeup NetVirtqueue::sleep_throttled(TapEngine& engine) noexcept {
+  engine.sleep_at_most(limiter.sleep_us(read_ticks()));
+  const TapWakeup wakeup = engine.wait(TapEngine::Until::kKick);
+  engine.sleep_at_most(0);
+  burst_ = 0;
+  return wakeup;
 }
 
 WorkerExit NetVirtqueue::end(std::uint32_t held) noexcept {

@@ -12,6 +12,7 @@
 #include "common/virtio_net_wire.h"
 #include "worker/chain.h"
 #include "worker/poller.h"
+#include "worker/rate_limiter.h"
 #include "worker/ring.h"
 
 namespace worker {
@@ -28,6 +29,7 @@ struct NetQueueParts {
   TapEngine* engine = nullptr;  // Borrowed; outlives the queue. Null for the control queue.
   common::StatusPage* status = nullptr;  // Borrowed; outlives the queue.
   std::span<std::byte> log{};            // What `ring` says of it; empty where it has none.
+  RateMemories rates{};                  // The operator's limits.
 };
 
 // How long the header is that the guest has before each packet (virtio 1.2, 5.1.6.1).
@@ -92,6 +94,12 @@ class NetVirtqueue {
     }
     return false;
   }
+  // What a rate limit had to do with the last packets goes to the status page.
+  void took_limited() noexcept;
+  // No packet passes before its time: sleeps, as long as that takes, or until something else is to
+  // be looked at.
+  [[nodiscard]] TapWakeup sleep_throttled(TapEngine& engine) noexcept;
+
   // After a sleep: the window follows how long it took.
   void slept() noexcept {
     burst_ = 0;
@@ -101,6 +109,7 @@ class NetVirtqueue {
   common::GuestMemory memory;
   common::StatusPage& status;
   SplitRing ring;
+  RateLimiter limiter;
   bool serving = true;  // False once the broker, or a fault, says stop.
   common::ipc::WorkerExit exit = common::ipc::WorkerExit::kStopped;
 

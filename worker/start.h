@@ -92,6 +92,12 @@ struct Guest {
 [[nodiscard]] Started<common::FdRef> put(common::Fd fd, int number) noexcept;
 
 // Which step of make_engine() failed: WorkerFault::kEngine's number.
-enum class EngineStep : std::uint64_t { kNone = 0, kRing = 1, kAio = 2, kDescriptors = 3 };
+enum class EngineStep : std::uint64_t {
+  kNone = 0,
+  kRing = 1,
+  kAio = 2,
+  kDescriptors = 3,
+  kRates = 4,
+};
 
 }  // namespace worker

@@ -55,6 +55,8 @@ class TapEngine {
   // Sleeps until a kick, or the tap is ready, or a message of the broker's: what else happens may
   // wake it, too. Does not sleep once the broker has said stop.
   [[nodiscard]] virtual TapWakeup wait(Until until) noexcept = 0;
+  // It does not sleep longer than this from now on. 0: as long as it likes.
+  void sleep_at_most(std::uint32_t us) noexcept { sleep_us_max_ = us; }
 
   // Before busy polling: ready() is to tell about the tap. Costs at most one system call.
   virtual void watch_tap() noexcept = 0;
@@ -63,6 +65,12 @@ class TapEngine {
 
   // How many system calls this engine has made, for the status page.
   [[nodiscard]] virtual std::uint64_t system_calls() const noexcept = 0;
+
+ protected:
+  [[nodiscard]] std::uint32_t sleep_us_max() const noexcept { return sleep_us_max_; }
+
+ private:
+  std::uint32_t sleep_us_max_ = 0;
 };
 
 }  // namespace worker

@@ -52,7 +52,7 @@ void TapFallback::perform(TapPacket& packet) noexcept {
 TapWakeup TapFallback::wait(Until until) noexcept {
   TapWakeup wakeup;
   events_.watch_device(until == Until::kTap ? tap_ : common::FdRef{});
-  if (poll(!events_.stopping())) take_news(wakeup);
+  if (poll(!events_.stopping(), sleep_us_max())) take_news(wakeup);
   events_.watch_device({});
   wakeup.stop = events_.stopping();
   return wakeup;
@@ -60,9 +60,9 @@ TapWakeup TapFallback::wait(Until until) noexcept {
 
 bool TapFallback::ready() noexcept { return poll(false); }
 
-bool TapFallback::poll(bool sleep) noexcept {
+bool TapFallback::poll(bool sleep, std::uint32_t sleep_us_max) noexcept {
   transfers_unpolled_ = 0;
-  return events_.poll(sleep);
+  return events_.poll(sleep, sleep_us_max);
 }
 
 void TapFallback::take_news(TapWakeup& wakeup) noexcept {

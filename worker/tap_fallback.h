@@ -35,7 +35,7 @@ class TapFallback final : public TapEngine {
  private:
   explicit TapFallback(const Parts& parts) noexcept;
   void perform(TapPacket& packet) noexcept;
-  [[nodiscard]] bool poll(bool sleep) noexcept;
+  [[nodiscard]] bool poll(bool sleep, std::uint32_t sleep_us_max = 0) noexcept;
   void take_news(TapWakeup& wakeup) noexcept;
 
   TapDirection direction_;

@@ -60,10 +60,11 @@ TapWakeup TapUring::wait(Until until) noexcept {
   bool again = true;
   while (again && !port_.stopping() && !port_.broken()) {
     const bool news = wakeup.kicked || wakeup.tap_ready || wakeup.call_swapped;
-    port_.enter(!news);
+    port_.enter(!news, sleep_us_max());
     reap(wakeup);
     // What woke us may have been our own bell, or a signal: no news for the caller.
-    again = port_.has_kick() && !wakeup.kicked && !wakeup.tap_ready && !wakeup.call_swapped;
+    again = sleep_us_max() == 0 && port_.has_kick() && !wakeup.kicked && !wakeup.tap_ready &&
+            !wakeup.call_swapped;
   }
   if (port_.stopping() && port_.unsubmitted() != 0) port_.enter(false);
   return done(wakeup);

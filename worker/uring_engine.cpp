@@ -42,12 +42,12 @@ Wakeup UringEngine::turn(bool may_sleep) noexcept {
     const bool news = !done_.empty() || wakeup.kicked || wakeup.stop || wakeup.call_swapped;
     const bool sleep = may_sleep && !news && !(port_.stopping() && in_flight_ == 0);
     if (sleep || port_.unsubmitted() != 0 || port_.work_pending()) {
-      if (!port_.enter(sleep)) break;
+      if (!port_.enter(sleep, sleep_us_max())) break;
       reap(wakeup);
     }
     // What woke us may have been our own bell, or a signal: no news for the caller.
-    again = sleep && port_.has_kick() && done_.empty() && !wakeup.kicked && !wakeup.stop &&
-            !wakeup.call_swapped;
+    again = sleep && sleep_us_max() == 0 && port_.has_kick() && done_.empty() && !wakeup.kicked &&
+            !wakeup.stop && !wakeup.call_swapped;
   } while (again);
   wakeup.stop = port_.stopping();
   wakeup.host_fault = port_.faulty();

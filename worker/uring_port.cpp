@@ -42,8 +42,9 @@ UringPort::UringPort(Uring ring, const Parts& parts) noexcept
       has_call_(parts.call.valid()),
       has_stop_(parts.stop.valid()) {}
 
-bool UringPort::enter(bool sleep) noexcept {
-  const int result = ring_.enter(sleep ? 1 : 0, has_kick_ ? 0 : kUnkickedPollUs);
+bool UringPort::enter(bool sleep, std::uint32_t sleep_us_max) noexcept {
+  if (sleep_us_max == 0 && !has_kick_) sleep_us_max = kUnkickedPollUs;
+  const int result = ring_.enter(sleep ? 1 : 0, sleep_us_max);
   if (call_queued_ && ring_.unsubmitted() == 0) {
     call_queued_ = false;
     call_pending_ = true;

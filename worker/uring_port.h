@@ -50,10 +50,10 @@ class UringPort {
     }
     return claim_after_submitting(opcode, slot);
   }
-  // Submits what was claimed, and with `sleep` waits for one completion at least; without a kick
-  // eventfd not longer than it takes to look at the avail ring again. False where the ring does not
-  // work any more.
-  bool enter(bool sleep) noexcept;
+  // Submits what was claimed, and with `sleep` waits for one completion at least, but no longer
+  // than `sleep_us_max`; where that is 0, without a kick eventfd not longer than it takes to look
+  // at the avail ring again. False where the ring does not work any more.
+  bool enter(bool sleep, std::uint32_t sleep_us_max = 0) noexcept;
   [[nodiscard]] bool next(io_uring_cqe& completion) noexcept { return ring_.next(completion); }
   [[nodiscard]] Message take(const io_uring_cqe& completion) noexcept;
 

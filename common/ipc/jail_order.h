@@ -53,6 +53,8 @@ struct JailOrder {
   // With --forensic, how many instructions of a second filter follow the first; else 0.
   std::uint32_t closing_count = 0;
   std::uint32_t in_cgroup = 0;  // 1: born in a cgroup of its device with limits.
+  // A worker's: how many of WorkerFd::kRates and kGroupRates are there (rate_page.h).
+  std::uint32_t rate_memories = 0;
   std::array<FilterInstruction, kFilterInstructionsMax> filter;
 };
 static_assert(Message<JailOrder>);

@@ -20,7 +20,9 @@ enum class WorkerFd : int {
   kDevice = 5,          // The disk (or the tap queue).
   kEngine = 6,          // io_uring: the ring. Fallback: an eventfd; readable means stop.
   kDeviceBuffered = 7,  // Only where BlkStart::has_buffered: the same disk without O_DIRECT.
-  kStop = 8,  // io_uring: an eventfd; readable means stop, for whoever does not have the ring.
+  kStop = 8,   // io_uring: an eventfd; readable means stop, for whoever does not have the ring.
+  kRates = 9,  // JailOrder::rate_memories: memory of the device's rate limits,
+  kGroupRates = 10,  // and of its group's.
 };
 
 // broker to worker, after JailOrder.

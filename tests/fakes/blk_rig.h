@@ -11,6 +11,7 @@
 #include "tests/fakes/blk_driver.h"
 #include "tests/fakes/guest_driver.h"
 #include "tests/fakes/logged_ram.h"
+#include "tests/fakes/rates.h"
 #include "tests/fakes/scripted_engine.h"
 #include "worker/blk_queue.h"
 
@@ -46,7 +47,8 @@ struct BlkRig {
                                      .ring = start,
                                      .engine = &engine,
                                      .status = &status,
-                                     .log = log != nullptr ? log->bits() : std::span<std::byte>()});
+                                     .log = log != nullptr ? log->bits() : std::span<std::byte>(),
+                                     .rates = {rates.view(), {}}});
   }
 
   // Shows the device what was added and serves until nothing is left to do.
@@ -85,6 +87,7 @@ struct BlkRig {
   std::uint64_t features = kAllFeatures;
   bool write_back = true;
   LoggedRam* log = nullptr;  // A migration is under way.
+  Rates rates;
 };
 
 }  // namespace fakes

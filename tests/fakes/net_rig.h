@@ -14,6 +14,7 @@
 #include "common/virtio_net_wire.h"
 #include "tests/fakes/guest_driver.h"
 #include "tests/fakes/logged_ram.h"
+#include "tests/fakes/rates.h"
 #include "tests/fakes/scripted_tap.h"
 #include "worker/net_receive.h"
 #include "worker/net_transmit.h"
@@ -41,7 +42,8 @@ struct NetRig {
             .ring = start,
             .engine = &tap,
             .status = &status,
-            .log = log != nullptr ? log->bits() : std::span<std::byte>()};
+            .log = log != nullptr ? log->bits() : std::span<std::byte>(),
+            .rates = {rates.view(), {}}};
   }
   // Shows the device what was added and serves until nothing is left to do.
   [[nodiscard]] common::ipc::WorkerExit transmit() {
@@ -163,6 +165,7 @@ struct NetRig {
   std::uint64_t features = 0;
   bool legacy = false;
   LoggedRam* log = nullptr;  // A migration is under way.
+  Rates rates;
 
  private:
   void take_buffer(const Used& used, Got& got, std::vector<std::byte>& all) {

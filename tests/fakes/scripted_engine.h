@@ -51,6 +51,8 @@ class ScriptedEngine final : public worker::Engine {
 
   // --- the script -------------------------------------------------------------------------------
   std::function<void(bool may_sleep)> on_turn;
+  // It would sleep, but no longer than that; it goes on at once.
+  std::function<void(std::uint32_t us)> on_nap;
   Order order = Order::kFifo;
   bool held = false;  // Completions wait for release(), or for a worker that sleeps.
   bool live = false;
@@ -78,6 +80,7 @@ class ScriptedEngine final : public worker::Engine {
   // --- what happened ----------------------------------------------------------------------------
   std::vector<Seen> seen;
   std::size_t sleeps = 0;
+  std::size_t naps = 0;
   std::size_t turns = 0;
   [[nodiscard]] std::uint32_t bells() const { return bells_.load(std::memory_order_acquire); }
   [[nodiscard]] std::span<std::byte> disk() { return disk_; }
@@ -163,6 +166,11 @@ class ScriptedEngine final : public worker::Engine {
   void sleep() {
     ++sleeps;
     if (!done_.empty()) return;
+    if (sleep_us_max() != 0) {
+      ++naps;
+      if (on_nap) on_nap(sleep_us_max());
+      return;
+    }
     if (!live) {
       const bool woken = kicks_.load() != 0 || call_swapped_ || host_fault_;
       if (!woken && waiting_.empty()) stop_.store(true);

@@ -31,6 +31,8 @@ class ScriptedTap final : public worker::TapEngine {
 
   // --- the script -------------------------------------------------------------------------------
   std::function<void()> on_turn;
+  // It would sleep, but no longer than that; it goes on at once.
+  std::function<void(std::uint32_t us)> on_nap;
   std::deque<Frame> incoming;
   // Transmit: how many more packets the tap has room for; sleeping for it makes room for
   // `room_after_wait`.
@@ -51,6 +53,7 @@ class ScriptedTap final : public worker::TapEngine {
   std::size_t flushes = 0;             // Transfers of nothing: the bell goes out with them.
   std::size_t tap_waits = 0;
   std::size_t kick_waits = 0;
+  std::size_t naps = 0;
   std::uint32_t bells = 0;
 
   // --- TapEngine --------------------------------------------------------------------------------
@@ -83,7 +86,13 @@ class ScriptedTap final : public worker::TapEngine {
       wakeup.tap_ready = ready;
     }
     const bool woken = wakeup.kicked || wakeup.tap_ready || wakeup.call_swapped;
-    if (!woken && !wakeup.host_fault) wakeup.stop = stop_ = true;
+    if (sleep_us_max() != 0) {
+      ++naps;
+      if (on_nap) on_nap(sleep_us_max());
+      wakeup.stop = stop_;
+    } else if (!woken && !wakeup.host_fault) {
+      wakeup.stop = stop_ = true;
+    }
     return wakeup;
   }
   void watch_tap() noexcept override {}

@@ -206,6 +206,22 @@ TEST_P(EngineTest, WithoutAKickItLooksFromTimeToTime) {
       {.kick = false});
 }
 
+TEST_P(EngineTest, SleepsNoLongerThanItIsTold) {
+  run([](Rig& rig) {
+    rig.engine->sleep_at_most(500);
+    const Wakeup woken = rig.engine->turn(true);  // Nothing else would wake it.
+    EXPECT_FALSE(woken.kicked || woken.stop || woken.call_swapped || woken.host_fault);
+  });
+}
+
+TEST_P(EngineTest, AKickWakesWhoSleepsForALimitedTime) {
+  run([](Rig& rig) {
+    rig.engine->sleep_at_most(3'600'000'000);
+    rig.ring_kick();
+    EXPECT_TRUE(rig.engine->turn(true).kicked);
+  });
+}
+
 TEST_P(EngineTest, RingsTheBell) {
   run([](Rig& rig) {
     rig.engine->ring_call();

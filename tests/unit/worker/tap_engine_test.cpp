@@ -200,6 +200,14 @@ TEST_P(TapEngineTest, NoticesAKickThatCameBeforeItSlept) {
   });
 }
 
+TEST_P(TapEngineTest, SleepsNoLongerThanItIsTold) {
+  with(TapDirection::kTransmit, [](TapRig& rig) {
+    rig.engine->sleep_at_most(500);
+    const TapWakeup woken = rig.engine->wait(Until::kKick);  // Nothing else would wake it.
+    EXPECT_FALSE(woken.kicked || woken.stop || woken.tap_ready || woken.host_fault);
+  });
+}
+
 TEST_P(TapEngineTest, AFullTapDoesNotWakeWhoWaitsForAKick) {
   with(TapDirection::kReceive, [](TapRig& rig) {
     rig.host_sends("waiting");
