@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "broker/limits.h"
 #include "common/device_kind.h"
 #include "common/result.h"
 #include "common/virtio_net_wire.h"
@@ -78,6 +79,9 @@ struct DeviceConfig {
   std::optional<std::uint32_t> pids_max;  // Default: what its queues can need.
   bool restart_after_violation = false;   // Of a worker that its system call filter killed.
 
+  DeviceLimits limits;      // What its guest may use each second.
+  std::string limit_group;  // Whose limits hold as well: a GroupConfig's name, or empty.
+
   // Whose it is: for whoever reads lists, metrics, logs and the audit trail. Nothing is decided by
   // these.
   std::string tenant;
@@ -104,6 +108,7 @@ struct UidSpan {
 struct BrokerConfig {
   std::string config_path;  // Where it was read; empty for the commands of one device.
   std::vector<DeviceConfig> devices;
+  std::vector<GroupConfig> groups;
   PostureDemand posture = PostureDemand::kAny;
   AuditConfig audit;
   bool forensic = false;  // policy/forensic.h

@@ -1,3 +1,4 @@
+// Long because toml++ is included here alone: every table and every value is read here.
 #include "broker/config_file.h"
 
 #include <fcntl.h>
@@ -14,6 +15,8 @@
 #include <tuple>
 #include <utility>
 
+#include "broker/limit_text.h"
+#include "broker/rates.h"
 #include "broker/settings.h"
 #include "broker/text.h"
 #include "broker/toml_guard.h"
@@ -44,6 +47,11 @@ class Errors {
   void add(const toml::source_region& where, std::string text) {
     add(where.begin.line, where.begin.column, std::move(text));
   }
+  // Somewhere else than in the last file.
+  void add_in(std::size_t file, const toml::source_region& where, std::string text) {
+    entries_.emplace_back(file, where.begin.line, where.begin.column, std::move(text));
+  }
+  [[nodiscard]] std::size_t file() const { return files_.size() - 1; }
   // About the file as a whole.
   void add(std::string text) { add(0, 0, std::move(text)); }
   [[nodiscard]] bool empty() const { return entries_.empty(); }
@@ -135,6 +143,31 @@ Answer<std::string> mode_text(const toml::node& node) {
   return digits.empty() ? "0" : digits;
 }
 
+// One limit of a table, as on the command line.
+Answer<std::string> limit_value(std::string_view key, const toml::node& node) {
+  const std::string name(key);
+  if (const auto* number = node.as_integer()) return name + "=" + std::to_string(number->get());
+  if (const auto* text = node.as_string()) {
+    if (text->get().find(',') == std::string::npos) return name + "=" + text->get();
+  }
+  return wrong_type("a number, or a text like \"50M\"", node);
+}
+
+Answer<std::string> limits_text_of(const toml::node& node) {
+  if (const auto* text = node.as_string()) return text->get();
+  const toml::table* table = node.as_table();
+  if (table == nullptr) {
+    return wrong_type("a table like { iops = 1000, bps = \"50M\" }, or a string", node);
+  }
+  std::string text;
+  for (const auto& [key, value] : *table) {
+    const Answer<std::string> one = limit_value(key.str(), value);
+    if (!one) return fail(std::string(key.str()) + " " + one.error());
+    text += (text.empty() ? "" : ",") + *one;
+  }
+  return text.empty() ? "none" : text;
+}
+
 // The value as the command line would have it.
 Answer<std::string> as_text(const toml::node& node, ValueKind kind) {
   switch (kind) {
@@ -153,6 +186,8 @@ Answer<std::string> as_text(const toml::node& node, ValueKind kind) {
       return mode_text(node);
     case ValueKind::kNumbers:
       return numbers_text(node);
+    case ValueKind::kLimits:
+      return limits_text_of(node);
   }
   return wrong_type("something else", node);
 }
@@ -286,10 +321,21 @@ struct Reading {
   Seen seen;  // Of the broker: a setting may stand once, at the top or in [broker] of one file.
   Owners owners;
   Errors errors;
+  // Where each device that is in a group says so, by its place in broker.devices: looked at when
+  // all files are read.
+  struct Member {
+    std::size_t device;
+    std::size_t file;
+    toml::source_region where;
+  };
+  std::vector<Member> members;
+  std::map<std::string, std::string> group_places;
 };
 
 void read_devices(const toml::node& node, Reading& reading) {
-  auto& [broker, seen, owners, errors] = reading;
+  BrokerConfig& broker = reading.broker;
+  Owners& owners = reading.owners;
+  Errors& errors = reading.errors;
   const toml::array* array = node.as_array();
   if (array == nullptr) {
     errors.add(node.source(), "write [[device]] with two brackets: one such table for each device");
@@ -309,7 +355,81 @@ void read_devices(const toml::node& node, Reading& reading) {
     const std::size_t errors_before = errors.count();
     DeviceConfig device = read_device(*table, broker, errors);
     if (errors.count() == errors_before) refuse_clashes(device, *table, owners, errors);
+    if (!device.limit_group.empty()) {
+      reading.members.push_back(
+          {broker.devices.size(), errors.file(), source_of(*table, "limit-group")});
+    }
     broker.devices.push_back(std::move(device));
+  }
+}
+
+// --- groups --------------------------------------------------------------------------------------
+
+Answer<void> store_of_group(std::string_view key, const toml::node& node, GroupConfig& group) {
+  if (key == "name" || key == "tenant") {
+    TRY_LET(const std::string text, as_text(node, ValueKind::kText));
+    TRY_LET((key == "name" ? group.name : group.tenant), parse_name(text));
+    return {};
+  }
+  if (key == "type") return {};  // It decides how the rest is read, and was first.
+  if (key != "limits" && key != "limit") {
+    return fail(std::string("is no key of a group; there are name, type, tenant and limits"));
+  }
+  TRY_LET(const std::string text, as_text(node, ValueKind::kLimits));
+  TRY_LET(group.limits, parse_limits(text, group.kind));
+  return {};
+}
+
+GroupConfig read_group(const toml::table& table, Errors& errors) {
+  GroupConfig group;
+  group.kind = read_type(table, errors);
+  for (const auto& [key, node] : table) {
+    const Answer<void> stored = store_of_group(key.str(), node, group);
+    if (!stored) errors.add(key.source(), std::string(key.str()) + " " + stored.error());
+  }
+  if (table.get("name") == nullptr) {
+    errors.add(table.source(),
+               "the group has no name; give name, which devices have as "
+               "limit_group");
+  }
+  return group;
+}
+
+void read_groups(const toml::node& node, Reading& reading) {
+  const toml::array* array = node.as_array();
+  if (array == nullptr) {
+    reading.errors.add(node.source(),
+                       "write [[group]] with two brackets: one such table for each group");
+    return;
+  }
+  for (const toml::node& element : *array) {
+    const toml::table* table = element.as_table();
+    if (table == nullptr) {
+      reading.errors.add(element.source(), "a group must be a [[group]] table");
+      continue;
+    }
+    GroupConfig group = read_group(*table, reading.errors);
+    const std::string place = reading.errors.place(table->source());
+    const auto [first, inserted] = reading.group_places.try_emplace(group.name, place);
+    if (!inserted && !group.name.empty()) {
+      reading.errors.add(table->source(), "two groups have the name " + in_quotes(group.name) +
+                                              " (the first is at " + first->second +
+                                              "); give each its own");
+    }
+    reading.broker.groups.push_back(std::move(group));
+  }
+}
+
+void check_members(Reading& reading) {
+  for (const Reading::Member& member : reading.members) {
+    const DeviceConfig& device = reading.broker.devices[member.device];
+    const auto& groups = reading.broker.groups;
+    const auto found = std::find_if(groups.begin(), groups.end(), [&](const GroupConfig& group) {
+      return group.name == device.limit_group;
+    });
+    const std::string objection =
+        group_objection(device, found == groups.end() ? nullptr : &*found);
+    if (!objection.empty()) reading.errors.add_in(member.file, member.where, objection);
   }
 }
 
@@ -333,6 +453,8 @@ void read_root(const toml::table& root, Reading& reading) {
       read_devices(node, reading);
     } else if (key.str() == "broker") {
       read_broker(node, reading);
+    } else if (key.str() == "group") {
+      read_groups(node, reading);
     } else if (key.str() == "devices" || key.str() == "Device") {
       reading.errors.add(key.source(), unknown_key(key.str(), "device"));
     } else {
@@ -388,7 +510,9 @@ Answer<std::string> read_text(const std::string& path) {
   }
 }
 
-FileAnswer finish(Reading reading) {
+// `whole`: these are all the groups that there are.
+FileAnswer finish(Reading reading, bool whole) {
+  if (whole) check_members(reading);
   const BrokerConfig& broker = reading.broker;
   const bool can_grow = !broker.control_socket.value_or("").empty() || !broker.state_dir.empty();
   if (reading.errors.empty() && broker.devices.empty() && !can_grow) {
@@ -405,7 +529,7 @@ FileAnswer finish(Reading reading) {
 FileAnswer parse_config(std::string_view text, const std::string& name) {
   Reading reading;
   read_text_of(text, name, reading);
-  return finish(std::move(reading));
+  return finish(std::move(reading), true);
 }
 
 std::string drop_in_directory(const std::string& path) {
@@ -436,7 +560,9 @@ Answer<std::vector<std::string>> toml_files_in(const std::string& directory) {
 FileAnswer read_one_config_file(const std::string& path) {
   const Answer<std::string> text = read_text(path);
   if (!text) return fail(std::vector<std::string>{text.error()});
-  return parse_config(*text, path);
+  Reading reading;
+  read_text_of(*text, path, reading);
+  return finish(std::move(reading), false);
 }
 
 FileAnswer read_config_file(const std::string& path) {
@@ -454,7 +580,7 @@ FileAnswer read_config_file(const std::string& path) {
       unreadable.push_back(text.error());
     }
   }
-  if (unreadable.empty()) return finish(std::move(reading));
+  if (unreadable.empty()) return finish(std::move(reading), true);
   for (std::string& line : reading.errors.lines()) unreadable.push_back(std::move(line));
   return fail(std::move(unreadable));
 }

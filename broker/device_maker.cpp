@@ -6,6 +6,7 @@
 
 #include "broker/audit/device_trail.h"
 #include "broker/blk_config.h"
+#include "broker/limit_file.h"
 #include "broker/net_config.h"
 #include "broker/open_disk.h"
 #include "broker/open_tap.h"
@@ -14,15 +15,34 @@
 
 namespace broker {
 
+void DeviceMaker::restore_limits(const BrokerConfig& config) {
+  groups_.follow(config.groups);
+  LimitFile::Kept kept = LimitFile(config.state_dir).read();
+  if (!kept.complaint.empty()) log_.error("", kept.complaint);
+  for (const LimitEntry& entry : still_valid(std::move(kept.entries), config)) {
+    if (entry.group) {
+      groups_.find(entry.name)->set(entry.limits);
+    } else {
+      operator_limits_[entry.name] = entry.limits;
+    }
+  }
+}
+
 Answer<DevicePlan> DeviceMaker::open_backing(DeviceConfig config) {
   DevicePlan plan;
   plan.config = std::make_unique<DeviceConfig>(std::move(config));
-  auto model = make_model(*plan.config);
+  auto rates = groups_.make(*plan.config);
+  auto model = rates ? make_model(*plan.config) : common::fail(rates.error());
   if (!model) {
     record_refusal(audit::Kind::kDeviceRefused, *plan.config, model.error());
     return common::fail(std::move(model).error());
   }
   plan.facts.model = *std::move(model);
+  plan.rates = *std::move(rates);
+  limit_workers(plan.facts.model, plan.rates);
+  if (const auto known = operator_limits_.extract(plan.config->name)) {
+    plan.operator_limits = known.mapped();
+  }
   plan.facts.name = plan.config->name;
   plan.facts.subject = audit::subject_of(*plan.config);
   plan.facts.restart_after_violation = plan.config->restart_after_violation;

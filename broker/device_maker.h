@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "broker/audit/event.h"
 #include "broker/audit/trail.h"
@@ -16,6 +17,7 @@
 #include "broker/inheritance.h"
 #include "broker/jailer.h"
 #include "broker/log.h"
+#include "broker/rates.h"
 #include "broker/uid_range.h"
 #include "common/layers.h"
 #include "policy/profile.h"
@@ -30,6 +32,8 @@ struct DevicePlan {
   common::LayerResults posture{};
   std::unique_ptr<Doorway> doorway;
   Kept backing;  // From keep() on.
+  std::shared_ptr<DeviceRates> rates;
+  std::optional<DeviceLimits> operator_limits;  // Instead of its configuration's.
 };
 
 class DeviceMaker {
@@ -42,6 +46,13 @@ class DeviceMaker {
   // Devices go on with what an earlier broker has left of them; it outlives this.
   void inherit(Inheritance& inheritance);
   [[nodiscard]] bool strict() const noexcept { return demand_ == PostureDemand::kStrict; }
+
+  // Those that devices may be in.
+  [[nodiscard]] RateGroups& groups() noexcept { return groups_; }
+
+  // The groups of `config`, and what operators have limited while an earlier broker served it: for
+  // as long as it says the same of that. Before the devices.
+  void restore_limits(const BrokerConfig& config);
 
   // In this order.
   [[nodiscard]] Answer<DevicePlan> open_backing(DeviceConfig config);
@@ -76,6 +87,8 @@ class DeviceMaker {
   PostureDemand demand_;
   TscClock clock_;
   UidRange uids_;
+  RateGroups groups_;
+  std::map<std::string, DeviceLimits> operator_limits_;  // Of devices that are to be opened yet.
   std::map<const policy::Profile*, common::LayerResults> postures_;
 };
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdio>
 
+#include "broker/limit_text.h"
 #include "broker/setting_values.h"
 
 namespace broker {
@@ -64,6 +65,7 @@ std::string mac(const DeviceConfig& device) { return device.mac ? mac_text(*devi
 std::string memory_max(const DeviceConfig& device) {
   return device.memory_max_mib == 0 ? "0" : std::to_string(device.memory_max_mib) + "M";
 }
+std::string limit(const DeviceConfig& device) { return limits_text(device.limits, device.kind); }
 
 struct Row {
   std::string_view setting;
@@ -105,6 +107,8 @@ constexpr Row kRows[] = {
     {"tenant", text<&D::tenant>},
     {"vm-name", text<&D::vm_name>},
     {"vm-uuid", text<&D::vm_uuid>},
+    {"limit", limit},
+    {"limit-group", text<&D::limit_group>},
     {"uid", optional_number<&D::uid>},
     {"memory-max", memory_max},
     {"cpu-max", number<&D::cpu_max_percent>},
@@ -132,6 +136,7 @@ std::string toml_value(const SettingText& one) {
   switch (one.setting->kind) {
     case ValueKind::kText:
     case ValueKind::kMode:
+    case ValueKind::kLimits:
       return toml_string(one.value);
     case ValueKind::kNumber:
       return one.value;

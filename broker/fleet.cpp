@@ -1,5 +1,6 @@
 #include "broker/fleet.h"
 
+#include "broker/audit/device_trail.h"
 #include "broker/settings.h"
 #include "broker/text.h"
 
@@ -42,11 +43,14 @@ std::string in_use_text(const Fleet::Served& served) {
 }
 
 bool changes_live(const DeviceConfig& before, const DeviceConfig& after) {
+  // Who shares a group's limits is decided by the tenant.
+  if (!after.limit_group.empty() && before.tenant != after.tenant) return false;
   DeviceConfig same = before;
   same.allow_uids = after.allow_uids;
   same.tenant = after.tenant;
   same.vm_name = after.vm_name;
   same.vm_uuid = after.vm_uuid;
+  same.limits = after.limits;
   return same == after;
 }
 
@@ -146,6 +150,9 @@ Answer<void> Fleet::open(Served& served, DevicePlan plan) {
   }
   if (served.queues) plan.facts.queues = served.queues;
   served.queues = plan.facts.queues;
+  served.rates = std::move(plan.rates);
+  if (plan.operator_limits) served.operator_limits = plan.operator_limits;
+  served.rates->set(served.limits());
   served.device = std::make_unique<Device>(services_, std::move(plan.facts),
                                            std::move(plan.doorway), std::move(plan.backing));
   served.state = DeviceState::kServing;
@@ -263,6 +270,97 @@ void Fleet::change_live(const DeviceConfig& config, Origin origin) {
   served.config->tenant = config.tenant;
   served.config->vm_name = config.vm_name;
   served.config->vm_uuid = config.vm_uuid;
+  if (served.config->limits == config.limits) return;
+  const DeviceLimits before = served.limits();
+  served.config->limits = config.limits;
+  served.operator_limits.reset();
+  set_limits(served, before);
+}
+
+// --- limits --------------------------------------------------------------------------------------
+
+Answer<void> Fleet::limit(const std::string& name, const LimitChange& change) {
+  TRY_LET(Served* const served, must_find(name));
+  const DeviceLimits before = served->limits();
+  TRY_LET(const DeviceLimits after, changed_limits(before, change, served->config->kind));
+  if (served->origin == Origin::kOperator) {
+    served->config->limits = after;
+    served->operator_limits.reset();
+  } else {
+    served->operator_limits = after;
+  }
+  set_limits(*served, before);
+  return {};
+}
+
+void Fleet::set_limits(Served& served, const DeviceLimits& before) {
+  if (served.rates) served.rates->set(served.limits());
+  record_limits(before, served.limits(), served.config->kind, audit::subject_of(*served.config),
+                "");
+}
+
+Answer<void> Fleet::limit_group(const std::string& name, const LimitChange& change) {
+  GroupRates* const group = groups().find(name);
+  if (group == nullptr) {
+    return common::fail("there is no group " + in_quotes(name) +
+                        "; list it in a [[group]] table of the configuration");
+  }
+  const DeviceLimits before = group->limits();
+  TRY_LET(const DeviceLimits after, changed_limits(before, change, group->config().kind));
+  group->set(after);
+  record_group(before, *group);
+  return {};
+}
+
+Answer<void> Fleet::put_group(const GroupConfig& config) {
+  const GroupRates* const known = groups().find(config.name);
+  const DeviceLimits before = known == nullptr ? DeviceLimits{} : known->limits();
+  TRY(groups().put(config));
+  record_group(before, *groups().find(config.name));
+  return {};
+}
+
+void Fleet::follow_groups(const std::vector<GroupConfig>& configs) {
+  std::map<std::string, DeviceLimits> before;
+  for (const GroupConfig& config : configs) {
+    const GroupRates* const known = groups().find(config.name);
+    if (known != nullptr) before[config.name] = known->limits();
+  }
+  groups().follow(configs);
+  for (const GroupConfig& config : configs) {
+    record_group(before[config.name], *groups().find(config.name));
+  }
+}
+
+void Fleet::record_group(const DeviceLimits& before, const GroupRates& group) {
+  audit::Subject subject;
+  subject.tenant = group.config().tenant;
+  record_limits(before, group.limits(), group.config().kind, subject, group.config().name);
+}
+
+namespace {
+
+std::string limit_words(const RateLimit& limit) {
+  if (limit.per_second == 0) return "none";
+  return std::to_string(limit.per_second) + " a second, at once " + std::to_string(burst_of(limit));
+}
+
+}  // namespace
+
+void Fleet::record_limits(const DeviceLimits& before, const DeviceLimits& after,
+                          common::DeviceKind kind, const audit::Subject& subject,
+                          const std::string& group) {
+  if (services_.trail == nullptr) return;
+  const std::string whose = group.empty() ? "" : " of group " + group;
+  for (std::size_t i = 0; i < common::kRateCount; ++i) {
+    if (before.rates[i] == after.rates[i]) continue;
+    const std::string name(rate_name(static_cast<common::Rate>(i), kind));
+    services_.trail->record(
+        audit::about(subject, audit::Event(audit::Kind::kLimitChanged)
+                                  .with(audit::Key::kLimit, name + whose)
+                                  .with(audit::Key::kOld, limit_words(before.rates[i]))
+                                  .with(audit::Key::kNew, limit_words(after.rates[i]))));
+  }
 }
 
 Answer<Fleet::Sizes> Fleet::resize(const std::string& name) {

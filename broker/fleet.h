@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -16,6 +17,8 @@
 #include "broker/device.h"
 #include "broker/device_maker.h"
 #include "broker/host.h"
+#include "broker/limit_text.h"
+#include "broker/rates.h"
 #include "broker/services.h"
 
 namespace broker {
@@ -45,6 +48,12 @@ class Fleet {
     std::unique_ptr<Device> device;     // Null where stopped.
     CounterTotals past_counters{};      // Of what was stopped.
     std::shared_ptr<QueueBook> queues;  // Null before it was served.
+    // What an operator has said since; the configuration's count again when they change.
+    std::optional<DeviceLimits> operator_limits;
+    std::shared_ptr<DeviceRates> rates;
+    [[nodiscard]] const DeviceLimits& limits() const {
+      return operator_limits ? *operator_limits : config->limits;
+    }
     bool removing = false;
     std::vector<Done> waiting;  // For its end.
     [[nodiscard]] bool connected() const { return device && device->peer() != nullptr; }
@@ -80,6 +89,15 @@ class Fleet {
     std::uint64_t now_bytes = 0;
   };
   [[nodiscard]] Answer<Sizes> resize(const std::string& name);
+  // Other limits from now on. An operator's device is configured with them; of one that the
+  // configuration lists, they hold until the configuration says others.
+  [[nodiscard]] Answer<void> limit(const std::string& name, const LimitChange& change);
+  // Of a group that the configuration lists.
+  [[nodiscard]] Answer<void> limit_group(const std::string& name, const LimitChange& change);
+  [[nodiscard]] Answer<void> put_group(const GroupConfig& config);
+  // The groups of the configuration as it is now.
+  void follow_groups(const std::vector<GroupConfig>& groups);
+  [[nodiscard]] RateGroups& groups() noexcept { return maker_.groups(); }
   // What can be changed without the device's end (changes_live); nothing else may differ.
   void change_live(const DeviceConfig& config, Origin origin);
 
@@ -110,6 +128,10 @@ class Fleet {
   void end(Served& served, bool force, Done done);
   void on_finished(const std::string& name);
   void retire(const std::string& name);
+  void set_limits(Served& served, const DeviceLimits& before);
+  void record_group(const DeviceLimits& before, const GroupRates& group);
+  void record_limits(const DeviceLimits& before, const DeviceLimits& after, common::DeviceKind kind,
+                     const audit::Subject& subject, const std::string& group);
 
   Services& services_;
   DeviceMaker& maker_;

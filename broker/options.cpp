@@ -337,6 +337,10 @@ Outcome parse_operator(const control::OperatorCommand& command, Words words) {
   control::RunOperator run;
   run.command = command.name;
   run.names = take_names(words, options);
+  if (command.names == control::Names::kLimits && run.names.size() > 1) {
+    run.changes.assign(run.names.begin() + 1, run.names.end());
+    run.names.resize(1);
+  }
   TRY(check_names(command, run.names));
   TRY_LET(const std::vector<Given> given, split_options(words, options, command.name));
   TRY(store_options(command, given, run));

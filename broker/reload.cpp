@@ -31,6 +31,7 @@ void Reload::start() {
                       "('bulkhead check --config=FILE' tells the same) and send SIGHUP again");
   }
   warn_of_broker_settings(*file);
+  fleet_.follow_groups(file->groups);
   for (DeviceConfig& device : file->devices) device = control::with_absolute_paths(device);
   changes_ = changes_to(file->devices, running_in(fleet_));
   at_ = 0;

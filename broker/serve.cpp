@@ -233,6 +233,7 @@ Answer<void> Broker::make_loop() {
 }
 
 Answer<void> Broker::open_backings() {
+  maker_.restore_limits(config_);
   for (const DeviceConfig& config : config_.devices) {
     auto plan = maker_.open_backing(config);
     if (!plan) return common::fail(config.name + ": " + plan.error());

@@ -8,6 +8,7 @@
 #include <limits>
 #include <optional>
 
+#include "broker/limit_text.h"
 #include "broker/setting_values.h"
 #include "broker/text.h"
 #include "common/checked.h"
@@ -112,13 +113,7 @@ Answer<void> set_mtu(const Destination& to, std::string_view value) {
 }
 
 Answer<void> set_name(const Destination& to, std::string_view value) {
-  const bool legal = !value.empty() && value.size() <= kNameBytesMax &&
-                     std::all_of(value.begin(), value.end(), is_name_character);
-  if (!legal) {
-    return must_be("1 to " + std::to_string(kNameBytesMax) + " of the characters A-Z a-z 0-9 . _ -",
-                   value);
-  }
-  to.device.name = value;
+  TRY_LET(to.device.name, parse_name(value));
   return {};
 }
 
@@ -135,14 +130,18 @@ Answer<void> set_engine(const Destination& to, std::string_view value) {
   return {};
 }
 
+Answer<void> set_limits(const Destination& to, std::string_view value) {
+  TRY_LET(to.device.limits, parse_limits(value, to.device.kind));
+  return {};
+}
+
+Answer<void> set_limit_group(const Destination& to, std::string_view value) {
+  TRY_LET(to.device.limit_group, parse_name(value));
+  return {};
+}
+
 Answer<void> set_tenant(const Destination& to, std::string_view value) {
-  const bool legal = !value.empty() && value.size() <= kNameBytesMax &&
-                     std::all_of(value.begin(), value.end(), is_name_character);
-  if (!legal) {
-    return must_be("1 to " + std::to_string(kNameBytesMax) + " of the characters A-Z a-z 0-9 . _ -",
-                   value);
-  }
-  to.device.tenant = value;
+  TRY_LET(to.device.tenant, parse_name(value));
   return {};
 }
 
@@ -399,6 +398,11 @@ constexpr Setting kSettings[] = {
      "what becomes of a queue whose worker did what its jail forbids [stop]", set_on_violation},
     {"tenant", Scope::kDevice, ValueKind::kText, "NAME",
      "whose the device is, for lists and metrics: at most 64 of A-Z a-z 0-9 . _ -", set_tenant},
+    {"limit", Scope::kDevice, ValueKind::kLimits, "LIMIT[,LIMIT]",
+     "what its guest may use each second, as in iops=1000,bps=50M [as much as there is]",
+     set_limits, kForAll, "limits"},
+    {"limit-group", Scope::kDevice, ValueKind::kText, "NAME",
+     "keep to the limits of that [[group]], too, together with its other devices", set_limit_group},
     {"uid", Scope::kDevice, ValueKind::kNumber, "UID",
      "user id of its sessions and workers, of no other device's [one picked by the image]",
      set_uid},
@@ -519,6 +523,14 @@ std::string plain_path(const std::string& path) {
 }
 
 }  // namespace
+
+Answer<std::string> parse_name(std::string_view value) {
+  const bool legal = !value.empty() && value.size() <= kNameBytesMax &&
+                     std::all_of(value.begin(), value.end(), is_name_character);
+  if (legal) return std::string(value);
+  return must_be("1 to " + std::to_string(kNameBytesMax) + " of the characters A-Z a-z 0-9 . _ -",
+                 value);
+}
 
 std::span<const Setting> all_settings() { return kSettings; }
 

@@ -34,6 +34,7 @@ enum class ValueKind : std::uint8_t {
   kFlag,     // The same, and on where no value is given.
   kMode,     // Octal.
   kNumbers,  // With commas.
+  kLimits,   // "iops=1000,bps=50M"; in a file also a table.
 };
 
 // Whose setting it is: of every device, or of the whole broker.
@@ -73,6 +74,9 @@ struct Setting {
 };
 
 [[nodiscard]] std::span<const Setting> all_settings();
+
+// What a device, tenant or group can be called.
+[[nodiscard]] Answer<std::string> parse_name(std::string_view value);
 
 // "queue-size" and "queue_size", or an alias. Null where there is none.
 [[nodiscard]] const Setting* find_setting(std::string_view name);

@@ -24,7 +24,8 @@ std::unexpected<std::string> failed(std::string_view what, const std::string& pa
 }
 
 // Of the directory, so that a new name is there after a crash, too.
-void flush_directory(const std::string& path) {
+void flush_directory_of(const std::string& file) {
+  const std::string path = file.substr(0, file.rfind('/') + 1);
   const common::Fd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (directory.valid()) (void)::fsync(directory.ref().number);
 }
@@ -41,9 +42,11 @@ bool StateDir::keeps(const DeviceConfig& device) const {
 }
 
 Answer<void> StateDir::keep(const DeviceConfig& device) const {
-  const std::string path = file_of(device.name);
+  return replace_file(file_of(device.name), std::string(kHead) + device_toml(device));
+}
+
+Answer<void> replace_file(const std::string& path, const std::string& text) {
   const std::string aside = path + "~";
-  const std::string text = std::string(kHead) + device_toml(device);
   (void)::unlink(aside.c_str());
   {
     const common::Fd file(
@@ -57,7 +60,7 @@ Answer<void> StateDir::keep(const DeviceConfig& device) const {
     }
   }
   if (::rename(aside.c_str(), path.c_str()) != 0) return failed("make", path);
-  flush_directory(path_);
+  flush_directory_of(path);
   return {};
 }
 
@@ -65,7 +68,7 @@ Answer<void> StateDir::forget(const std::string& name) const {
   if (path_.empty()) return {};
   const std::string path = file_of(name);
   if (::unlink(path.c_str()) == 0) {
-    flush_directory(path_);
+    flush_directory_of(path);
     return {};
   }
   if (errno == ENOENT) return {};

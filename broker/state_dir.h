@@ -9,6 +9,9 @@
 
 namespace broker {
 
+// Written beside it, flushed and renamed: after a crash there is the whole file or none.
+[[nodiscard]] Answer<void> replace_file(const std::string& path, const std::string& text);
+
 class StateDir {
  public:
   // `path` empty: nothing is kept.
@@ -19,7 +22,6 @@ class StateDir {
   // Whether it will be there after a start. Not without a directory, and not what was handed to us
   // as descriptors.
   [[nodiscard]] bool keeps(const DeviceConfig& device) const;
-  // Written beside it, flushed and renamed: after a crash there is the whole file or none.
   [[nodiscard]] Answer<void> keep(const DeviceConfig& device) const;
   // It need not be there.
   [[nodiscard]] Answer<void> forget(const std::string& name) const;

@@ -11,6 +11,7 @@
 #include "broker/control/client.h"
 #include "broker/control/device_record.h"
 #include "broker/control/json.h"
+#include "broker/control/rate_record.h"
 #include "broker/control/run.h"
 
 namespace broker::control {
@@ -47,6 +48,33 @@ Answer<void> apply(Client& client, const Change& change, bool force) {
   return {};
 }
 
+// Groups come before the devices that are in them. One that is not listed any more is left to its
+// devices; the broker forgets it when it reads the file itself.
+Answer<void> apply_groups(Client& client, const std::vector<GroupConfig>& groups, bool dry_run,
+                          Json& json, std::string& text) {
+  json.array("groups");
+  for (const GroupConfig& group : groups) {
+    AskGroup ask;
+    ask.name = name_room(group.name);
+    TRY_LET(const std::optional<GroupReply> now, client.ask<GroupReply>(ask));
+    const bool same = now && now->tenant == name_room(group.tenant) &&
+                      now->type == static_cast<std::uint32_t>(group.kind) &&
+                      shown_limits(now->configured) == group.limits;
+    if (same) continue;
+    PutGroup put;
+    put.type = static_cast<std::uint32_t>(group.kind);
+    put.name = name_room(group.name);
+    put.tenant = name_room(group.tenant);
+    put.limits = rates_of(group.limits);
+    if (!dry_run) TRY(client.order(put));
+    json.object().text("name", group.name).text("change", now ? "change" : "add").end();
+    text +=
+        "group " + group.name + ": " + (now ? "change" : "add") + (dry_run ? "" : ": done") + "\n";
+  }
+  json.end();
+  return {};
+}
+
 std::string planned(const Change& change) {
   return change.name + ": " + std::string(change_name(change.kind)) +
          (change.in_use ? " (a VMM uses it: only with --force)" : "");
@@ -67,8 +95,12 @@ int run_apply(const RunOperator& run) {
   if (!running) return complain(running.error());
   int exit_code = 0;
   Json json("apply");
-  json.flag("dry_run", run.dry_run).array("changes");
+  json.flag("dry_run", run.dry_run);
   std::string text;
+  if (const auto done = apply_groups(*client, file->groups, run.dry_run, json, text); !done) {
+    return complain(done.error());
+  }
+  json.array("changes");
   for (const Change& change : changes_to(file->devices, *running)) {
     json.object().text("name", change.name).text("change", change_name(change.kind));
     json.flag("in_use", change.in_use);

@@ -86,6 +86,9 @@ constexpr std::array kPasting = {
     OperatorOption{"for", kVmms, "the virtual machine monitor", set_vmm},
     OperatorOption{"config", "FILE", "look the device up there, and ask no broker", set_file},
     kJson, kSocket};
+constexpr std::array kLimiting = {
+    OperatorOption{"group", "", "NAME is a group of devices", set_flag<&RunOperator::group>}, kJson,
+    kSocket};
 constexpr std::array kForceful = {
     OperatorOption{"force", "", "cut off the VMM that uses it, after 2 s at most",
                    set_flag<&RunOperator::force>},
@@ -159,6 +162,15 @@ constexpr OperatorCommand kCommands[] = {
      "line, or\nits configuration. Sizes of memory, and how many queues a guest has use for, are "
      "yours to change.\n",
      kPasting, run_snippet},
+    {"limit", Names::kLimits, "show or change how much guests may use",
+     "Changes how many requests (iops), packets, or bytes (bps) a second may pass, of one device "
+     "or "
+     "of\na group of devices, while it is used: iops=1000 bps=50M. Reads and writes apart: "
+     "read-iops,\nwrite-bps; of a network card packets, rx-packets, tx-bps. A burst may pass at "
+     "once: iops-burst=500,\nor burst=200ms for all that are named; else what passes in 100 ms. "
+     "iops=none takes one away, none\nall of them. What is not named stays. Without a change it "
+     "shows them, without a name all.\n",
+     kLimiting, run_limit},
     {"metrics", Names::kNone, "print its counters for Prometheus",
      "Prints what its devices have done, in Prometheus' text format. Counters begin anew with the "
      "broker.\n",
@@ -180,6 +192,8 @@ std::string arguments_of(const OperatorCommand& command) {
       return "";
     case Names::kAny:
       return " [NAME]...";
+    case Names::kLimits:
+      return " [NAME [LIMIT=N|none]...]";
     case Names::kSome:
       return command.name == "add" ? " blk|net" : " NAME...";
   }

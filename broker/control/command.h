@@ -32,6 +32,8 @@ struct RunOperator {
   bool from_file = false;  // Look there, and ask no broker.
   std::string vmm;         // Of `snippet`.
   DeviceConfig device;     // Of `add`.
+  bool group = false;
+  std::vector<std::string> changes;  // Of `limit`.
 };
 
 struct OperatorOption {
@@ -42,7 +44,8 @@ struct OperatorOption {
   Answer<void> (*set)(RunOperator& run, std::string_view value);
 };
 
-enum class Names : std::uint8_t { kNone, kAny, kSome };  // Of devices, after the command.
+// Of devices, after the command. kLimits: one, perhaps, and then what is to be changed.
+enum class Names : std::uint8_t { kNone, kAny, kSome, kLimits };
 
 struct OperatorCommand {
   std::string_view name;

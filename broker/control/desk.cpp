@@ -9,6 +9,7 @@
 
 #include "broker/control/add_device.h"
 #include "broker/control/device_record.h"
+#include "broker/control/rate_record.h"
 #include "broker/control/wire.h"
 #include "broker/settings.h"
 #include "broker/text.h"
@@ -57,6 +58,8 @@ DeviceReply reply_of(const Fleet::Served& served) {
   reply.uid = served.uid;
   reply.read_only = config.read_only ? 1 : 0;
   put_text(reply.tenant, config.tenant);
+  put_text(reply.limit_group, config.limit_group);
+  reply.limits = rates_of(served.limits());
   put_text(reply.vm_name, config.vm_name);
   put_text(reply.vm_uuid, config.vm_uuid);
   put_text(reply.socket_path, config.socket_path);
@@ -269,6 +272,78 @@ void Desk::resize(const Caller& caller, const std::string& device) {
   Told done = told(Outcome::kDone);
   done.numbers = {sizes->before_bytes, sizes->now_bytes};
   server_.answer(caller.id, done);
+}
+
+void Desk::group(const Caller& caller, const std::string& name, bool next) {
+  const GroupRates* group = next ? fleet_.groups().after(name) : fleet_.groups().find(name);
+  if (group == nullptr) {
+    return server_.answer(caller.id,
+                          told(Outcome::kNotFound, "there is no group " + in_quotes(name)));
+  }
+  GroupReply reply;
+  reply.type = static_cast<std::uint32_t>(group->config().kind);
+  reply.devices = static_cast<std::uint32_t>(group->members());
+  put_text(reply.name, group->config().name);
+  put_text(reply.tenant, group->config().tenant);
+  reply.limits = rates_of(group->limits());
+  reply.configured = rates_of(group->config().limits);
+  server_.answer(caller.id, reply);
+}
+
+void Desk::limit(const Caller& caller, const LimitRequest& request) {
+  log_.info("", "operator " + server_.name_of(caller.id) + ": limit " +
+                    (request.group ? "group " : "") + in_quotes(request.name));
+  server_.record_request(caller.id, "limit", request.group ? std::string() : request.name);
+  if (const auto changed = change_limits(request); !changed) return answer(caller, changed);
+  const Answer<void> kept = keep_limits(request);
+  if (kept) return answer(caller, kept);
+  log_.error(request.name, "its limits will not last: " + kept.error());
+  answer(caller, common::fail("it was done, but will not outlast the broker: " + kept.error()));
+}
+
+Answer<void> Desk::change_limits(const LimitRequest& request) {
+  const auto wrong_type = [&request](common::DeviceKind kind) {
+    return common::fail(in_quotes(request.name) + " is of type " + std::string(kind_name(kind)) +
+                        ", whose limits are " + rate_names(kind));
+  };
+  if (request.group) {
+    const GroupRates* const group = fleet_.groups().find(request.name);
+    if (group != nullptr && group->config().kind != request.type) {
+      return wrong_type(group->config().kind);
+    }
+    return fleet_.limit_group(request.name, request.change);
+  }
+  const Fleet::Served* const served = fleet_.find(request.name);
+  if (served != nullptr && served->config->kind != request.type) {
+    return wrong_type(served->config->kind);
+  }
+  return fleet_.limit(request.name, request.change);
+}
+
+Answer<void> Desk::keep_limits(const LimitRequest& request) {
+  const Fleet::Served* const served = request.group ? nullptr : fleet_.find(request.name);
+  if (served != nullptr && served->origin == Origin::kOperator) {
+    const StateDir& state = *facts_.state;
+    return state.keeps(*served->config) ? state.keep(*served->config) : Answer<void>{};
+  }
+  std::vector<LimitEntry> entries;
+  for (const auto& [name, one] : fleet_.all()) {
+    if (!one.operator_limits) continue;
+    entries.push_back({false, name, one.config->kind, one.config->limits, *one.operator_limits});
+  }
+  for (const GroupRates* group = fleet_.groups().after(""); group != nullptr;
+       group = fleet_.groups().after(group->config().name)) {
+    if (!group->by_operator()) continue;
+    const GroupConfig& config = group->config();
+    entries.push_back({true, config.name, config.kind, config.limits, group->limits()});
+  }
+  return LimitFile(facts_.state->path()).keep(entries);
+}
+
+void Desk::put_group(const Caller& caller, const GroupConfig& group) {
+  log_.info("", "operator " + server_.name_of(caller.id) + ": group " + in_quotes(group.name));
+  server_.record_request(caller.id, "group", {});
+  answer(caller, fleet_.put_group(group));
 }
 
 void Desk::end_broker(const Caller& caller) {

@@ -12,6 +12,7 @@
 #include "broker/control/requests.h"
 #include "broker/control/server.h"
 #include "broker/fleet.h"
+#include "broker/limit_file.h"
 #include "broker/log.h"
 #include "broker/services.h"
 #include "broker/state_dir.h"
@@ -48,6 +49,9 @@ class Desk final : public Requests {
   void settings(const Caller& caller, const std::string& device) override;
   void add(const Caller& caller, const AddRequest& request, common::ipc::FdList& fds) override;
   void order(const Caller& caller, const std::string& device, Act act, bool force) override;
+  void group(const Caller& caller, const std::string& name, bool next) override;
+  void limit(const Caller& caller, const LimitRequest& request) override;
+  void put_group(const Caller& caller, const GroupConfig& group) override;
   void end_broker(const Caller& caller) override;
 
  private:
@@ -57,6 +61,8 @@ class Desk final : public Requests {
   void answer(const Caller& caller, const Answer<void>& result);
   void resize(const Caller& caller, const std::string& device);
   void answer_waiting();
+  [[nodiscard]] Answer<void> change_limits(const LimitRequest& request);
+  [[nodiscard]] Answer<void> keep_limits(const LimitRequest& request);
 
   Server& server_;
   Fleet& fleet_;

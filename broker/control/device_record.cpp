@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "broker/control/rate_record.h"
 #include "broker/control/wire.h"
 #include "broker/setting_values.h"
 #include "broker/settings.h"
@@ -101,6 +102,7 @@ void fill_lists(Filler& filler, const DeviceRecord& record) {
     uids += (i == 0 ? "" : ",") + std::to_string(record.allow_uids[i]);
   }
   if (!uids.empty()) filler.set("allow-uid", uids);
+  if (record.unused != 0) return filler.refuse("limit", "is of another version");
   if (record.has_mac > 1 || record.mac[6] != 0 || record.mac[7] != 0) {
     return filler.refuse("mac", "is none");
   }
@@ -113,6 +115,7 @@ void fill_lists(Filler& filler, const DeviceRecord& record) {
 void fill_texts(Filler& filler, const DeviceRecord& record) {
   filler.text("name", record.name);
   filler.text("tenant", record.tenant);
+  filler.text("limit-group", record.limit_group);
   filler.text("vm-name", record.vm_name);
   filler.text("vm-uuid", record.vm_uuid);
   filler.text("socket-path", record.socket_path);
@@ -162,6 +165,8 @@ DeviceRecord record_of(const DeviceConfig& device) {
   if (device.mac) std::copy(device.mac->begin(), device.mac->end(), record.mac.begin());
   put_text(record.name, device.name);
   put_text(record.tenant, device.tenant);
+  put_text(record.limit_group, device.limit_group);
+  record.limits = rates_of(device.limits);
   put_text(record.vm_name, device.vm_name);
   put_text(record.vm_uuid, device.vm_uuid);
   put_text(record.socket_path, device.socket_path);
@@ -183,7 +188,9 @@ Answer<DeviceConfig> config_of(const DeviceRecord& record) {
   fill_texts(filler, record);
   fill_numbers(filler, record);
   fill_lists(filler, record);
+  TRY_LET(const DeviceLimits limits, limits_of(record.limits, kind));
   TRY_LET(DeviceConfig device, filler.finish());
+  device.limits = limits;
   if (device.name.empty()) return fail(std::string("the device has no name"));
   if (is_relative(device.socket_path) || is_relative(device.blk_file)) {
     return fail(std::string("socket_path and blk_file must begin with '/'"));

@@ -44,10 +44,13 @@ struct DeviceRecord {
   std::uint32_t socket_fds = 0;
   std::uint32_t tap_fds = 0;
   std::uint32_t has_mac = 0;
+  std::uint32_t unused = 0;
+  RateRecord limits;
   std::array<std::uint32_t, 64> allow_uids{};
   std::array<std::uint8_t, 8> mac{};  // The last two are zeros.
   Name name{};
   Name tenant{};
+  Name limit_group{};
   Text<256> vm_name{};
   Text<40> vm_uuid{};
   Text<112> socket_path{};

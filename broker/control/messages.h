@@ -33,11 +33,12 @@
 #include "broker/latency_totals.h"
 #include "broker/stats_report.h"
 #include "common/layers.h"
+#include "common/rate_page.h"
 
 namespace broker::control {
 
 // Goes up when a message changes its layout or meaning; it stands in every message.
-inline constexpr std::uint32_t kVersion = 1;
+inline constexpr std::uint32_t kVersion = 2;
 inline constexpr std::size_t kMessageBytesMax = 8192;
 inline constexpr const char* kDefaultConfig = "/etc/bulkhead/bulkhead.toml";
 inline constexpr const char* kDefaultSocket = "/run/bulkhead/control.sock";
@@ -53,6 +54,12 @@ concept Message = std::is_trivially_copyable_v<T> && std::has_unique_object_repr
   { message.kind } -> std::same_as<std::uint32_t&>;
   { message.version } -> std::same_as<std::uint32_t&>;
   { T::kKind } -> std::convertible_to<std::uint32_t>;
+};
+
+// Indexed by common::Rate.
+struct RateRecord {
+  std::array<std::uint64_t, common::kRateCount> per_second{};  // 0: no limit.
+  std::array<std::uint64_t, common::kRateCount> burst{};       // 0: what passes in 100 ms.
 };
 
 // --- requests ------------------------------------------------------------------------------------
@@ -120,6 +127,17 @@ struct AskQueue {
 };
 static_assert(Message<AskQueue>);
 
+// Answered by GroupReply, as AskDevice is by DeviceReply.
+struct AskGroup {
+  static constexpr std::uint32_t kKind = 0x307;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+  std::uint32_t next = 0;
+  std::uint32_t unused = 0;
+  Name name{};
+};
+static_assert(Message<AskGroup>);
+
 // What is done to a device.
 enum class Act : std::uint32_t {
   kStop = 0,   // Answered when it is stopped.
@@ -148,6 +166,31 @@ struct EndBroker {
   std::uint32_t version = kVersion;
 };
 static_assert(Message<EndBroker>);
+
+// Other limits for a device, or for a group of devices. Answered by Told.
+struct ChangeLimits {
+  static constexpr std::uint32_t kKind = 0x313;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+  std::uint32_t group = 0;  // 1: `name` is a group's.
+  std::uint32_t type = 0;   // common::DeviceKind of which the client has taken it to be.
+  Name name{};
+  RateRecord change;  // LimitChange: what is kept has all bits set.
+};
+static_assert(Message<ChangeLimits>);
+
+// A group as a configuration lists it: there from now on, or with these limits. Answered by Told.
+struct PutGroup {
+  static constexpr std::uint32_t kKind = 0x314;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+  std::uint32_t type = 0;  // common::DeviceKind.
+  std::uint32_t unused = 0;
+  Name name{};
+  Name tenant{};
+  RateRecord limits;
+};
+static_assert(Message<PutGroup>);
 
 // --- answers -------------------------------------------------------------------------------------
 
@@ -212,6 +255,8 @@ struct DeviceReply {
   std::uint64_t capacity_bytes = 0;
   std::uint64_t in_flight = 0;
   Name tenant{};
+  Name limit_group{};
+  RateRecord limits;  // As they are now, which need not be what it was configured with.
   Text<256> vm_name{};
   Text<40> vm_uuid{};
   Text<128> socket_path{};
@@ -233,6 +278,19 @@ struct ProcessReply {
   std::array<std::uint32_t, common::kLayerCount> layers{};
 };
 static_assert(Message<ProcessReply>);
+
+struct GroupReply {
+  static constexpr std::uint32_t kKind = 0x386;
+  std::uint32_t kind = kKind;
+  std::uint32_t version = kVersion;
+  std::uint32_t type = 0;  // common::DeviceKind.
+  std::uint32_t devices = 0;
+  Name name{};
+  Name tenant{};
+  RateRecord limits;
+  RateRecord configured;  // What an operator may have changed since.
+};
+static_assert(Message<GroupReply>);
 
 // A line of the broker's log.
 struct EventReply {

@@ -100,6 +100,16 @@ constexpr Family kFamilies[] = {
      0,
      {{{Counter::kSystemCalls, ""}}},
      1},
+    {"bulkhead_throttled_requests_total",
+     "Requests, or packets, that waited for the device's limits or its group's.",
+     0,
+     {{{Counter::kThrottledRequests, ""}}},
+     1},
+    {"bulkhead_throttled_microseconds_total",
+     "How long they waited, in microseconds, each queue's by itself.",
+     0,
+     {{{Counter::kThrottledUs, ""}}},
+     1},
 };
 
 std::uint64_t count_of(const DeviceReply& device, Counter counter) {
@@ -240,6 +250,7 @@ std::vector<Rates> rates_between(const std::vector<DeviceReply>& before,
     rates.errors = rate({Counter::kStatusIoError, Counter::kStatusUnsupported,
                          Counter::kDropBadHeader, Counter::kDropBadLength, Counter::kDropNoRoom,
                          Counter::kDropTapDown, Counter::kDropTapRefused});
+    rates.throttled = rate({Counter::kThrottledRequests});
     all.push_back(std::move(rates));
   }
   std::stable_sort(all.begin(), all.end(), [](const Rates& left, const Rates& right) {
@@ -251,15 +262,15 @@ std::vector<Rates> rates_between(const std::vector<DeviceReply>& before,
 std::string rates_text(const std::vector<Rates>& rates) {
   std::vector<std::vector<std::string>> rows = {{"NAME", "IN USE", "WORKERS", "IN FLIGHT", "READ/s",
                                                  "MiB/s", "WRITE/s", "MiB/s", "P50", "P99", "P99.9",
-                                                 "MAX", "ERRORS/s"}};
+                                                 "MAX", "ERRORS/s", "THROTTLED/s"}};
   for (const Rates& one : rates) {
-    rows.push_back({one.name, one.connected ? "yes" : "no", std::to_string(one.workers),
-                    std::to_string(one.in_flight), whole(one.reads), mib(one.read_bytes),
-                    whole(one.writes), mib(one.written_bytes),
-                    duration_text(one.latency, one.latency.p50_ns),
-                    duration_text(one.latency, one.latency.p99_ns),
-                    duration_text(one.latency, one.latency.p999_ns),
-                    duration_text(one.latency, one.latency.max_ns), whole(one.errors)});
+    rows.push_back(
+        {one.name, one.connected ? "yes" : "no", std::to_string(one.workers),
+         std::to_string(one.in_flight), whole(one.reads), mib(one.read_bytes), whole(one.writes),
+         mib(one.written_bytes), duration_text(one.latency, one.latency.p50_ns),
+         duration_text(one.latency, one.latency.p99_ns),
+         duration_text(one.latency, one.latency.p999_ns),
+         duration_text(one.latency, one.latency.max_ns), whole(one.errors), whole(one.throttled)});
   }
   return table_text(rows);
 }
@@ -272,7 +283,8 @@ std::string rates_json(const std::vector<Rates>& rates) {
     json.number("workers", one.workers).number("in_flight", one.in_flight);
     json.real("reads_per_second", one.reads).real("read_bytes_per_second", one.read_bytes);
     json.real("writes_per_second", one.writes).real("written_bytes_per_second", one.written_bytes);
-    json.real("errors_per_second", one.errors).object("latency");
+    json.real("errors_per_second", one.errors);
+    json.real("throttled_per_second", one.throttled).object("latency");
     latency_json(one.latency, json);
     json.end().end();
   }

@@ -29,6 +29,7 @@ struct Rates {
   double written_bytes = 0;
   LatencySummary latency{};  // Of what was answered between them.
   double errors = 0;         // Of a network card: packets dropped.
+  double throttled = 0;      // Requests or packets that a limit has made wait.
 };
 // Busiest first. A device that is new counts from now on.
 [[nodiscard]] std::vector<Rates> rates_between(const std::vector<DeviceReply>& before,

@@ -6,7 +6,9 @@
 #include <utility>
 
 #include "broker/control/device_record.h"
+#include "broker/control/rate_record.h"
 #include "broker/control/wire.h"
+#include "broker/settings.h"
 
 namespace broker::control {
 namespace {
@@ -92,6 +94,41 @@ Refusal add(Requests& requests, const Caller& caller, const AddDevice& add, FdLi
   return {};
 }
 
+bool is_type(std::uint32_t type) {
+  const auto kind = static_cast<common::DeviceKind>(type);
+  return kind == common::DeviceKind::kBlk || kind == common::DeviceKind::kNet;
+}
+
+Refusal ask_group(Requests& requests, const Caller& caller, const AskGroup& ask, FdList&) {
+  const auto name = name_of(ask.name, ask.next == 1);
+  if (!name || ask.next > 1 || ask.unused != 0) return malformed("group: no such name");
+  requests.group(caller, *name, ask.next == 1);
+  return {};
+}
+
+Refusal limit(Requests& requests, const Caller& caller, const ChangeLimits& change, FdList&) {
+  const auto name = name_of(change.name);
+  if (!name || change.group > 1 || !is_type(change.type)) return malformed("limit: no such name");
+  requests.limit(caller, {*name, change.group == 1, static_cast<common::DeviceKind>(change.type),
+                          change_of(change.change)});
+  return {};
+}
+
+Refusal put_group(Requests& requests, const Caller& caller, const PutGroup& put, FdList&) {
+  const auto name = name_of(put.name);
+  const auto tenant = name_of(put.tenant, true);
+  if (!name || !tenant || !is_type(put.type) || put.unused != 0) {
+    return malformed("group: no such name");
+  }
+  const auto kind = static_cast<common::DeviceKind>(put.type);
+  const auto limits = limits_of(put.limits, kind);
+  if (!limits) return {Outcome::kFailed, limits.error()};
+  const bool legal = parse_name(*name) && (tenant->empty() || parse_name(*tenant));
+  if (!legal) return {Outcome::kFailed, "the group's name or tenant is none"};
+  requests.put_group(caller, {*name, *tenant, kind, *limits});
+  return {};
+}
+
 Refusal end_broker(Requests& requests, const Caller& caller, const EndBroker&, FdList&) {
   requests.end_broker(caller);
   return {};
@@ -119,6 +156,9 @@ constexpr std::array kRules = {
     rule<AskSettings, ask_settings>("settings", Access::kRead),
     rule<AddDevice, add>("add", Access::kChange, common::ipc::kFdListMax),
     rule<Order, order>("order", Access::kChange),
+    rule<AskGroup, ask_group>("group", Access::kRead),
+    rule<ChangeLimits, limit>("limit", Access::kChange),
+    rule<PutGroup, put_group>("group", Access::kChange),
     rule<EndBroker, end_broker>("end", Access::kChange),
 };
 

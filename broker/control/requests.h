@@ -12,6 +12,7 @@
 
 #include "broker/config.h"
 #include "broker/control/messages.h"
+#include "broker/limit_text.h"
 #include "common/ipc/channel.h"
 
 namespace broker::control {
@@ -35,6 +36,13 @@ struct AddRequest {
   bool from_file = false;
 };
 
+struct LimitRequest {
+  std::string name;
+  bool group = false;
+  common::DeviceKind type = common::DeviceKind::kBlk;
+  LimitChange change;  // Any numbers.
+};
+
 // What the table asks for once a packet has passed. Each is answered once, now or later.
 class Requests {
  public:
@@ -49,6 +57,9 @@ class Requests {
   // is closed.
   virtual void add(const Caller& caller, const AddRequest& request, common::ipc::FdList& fds) = 0;
   virtual void order(const Caller& caller, const std::string& device, Act act, bool force) = 0;
+  virtual void group(const Caller& caller, const std::string& name, bool next) = 0;
+  virtual void limit(const Caller& caller, const LimitRequest& request) = 0;
+  virtual void put_group(const Caller& caller, const GroupConfig& group) = 0;
   virtual void end_broker(const Caller& caller) = 0;
 };
 

@@ -16,6 +16,7 @@ namespace broker::control {
 [[nodiscard]] int run_start(const RunOperator& run);
 [[nodiscard]] int run_remove(const RunOperator& run);
 [[nodiscard]] int run_resize(const RunOperator& run);
+[[nodiscard]] int run_limit(const RunOperator& run);
 [[nodiscard]] int run_metrics(const RunOperator& run);
 [[nodiscard]] int run_events(const RunOperator& run);
 [[nodiscard]] int run_top(const RunOperator& run);

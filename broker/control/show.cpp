@@ -7,6 +7,7 @@
 #include "broker/blk_config.h"
 #include "broker/control/client.h"
 #include "broker/control/latency_metrics.h"
+#include "broker/control/rate_record.h"
 #include "broker/control/wire.h"
 #include "broker/fleet.h"
 #include "broker/host.h"
@@ -46,6 +47,13 @@ std::string adopted_text(const StatusReply& status) {
          std::to_string(status.keeper);
 }
 
+std::string limits_of(const DeviceReply& device) {
+  const std::string group = shown(device.limit_group);
+  std::string text = limits_text(shown_limits(device.limits), kind_of(device.type));
+  if (!group.empty()) text += (text.empty() ? "" : ",") + ("group=" + clean_text(group));
+  return text.empty() ? "-" : text;
+}
+
 // "16/18": how many layers of the jail hold.
 std::string layers_text(const DeviceReply& device) {
   const auto layers = layers_of(device.layers);
@@ -56,6 +64,23 @@ std::string layers_text(const DeviceReply& device) {
 }
 
 }  // namespace
+
+common::DeviceKind kind_of(std::uint32_t type) {
+  return type == static_cast<std::uint32_t>(common::DeviceKind::kNet) ? common::DeviceKind::kNet
+                                                                      : common::DeviceKind::kBlk;
+}
+
+void put_limits(Json& json, const RateRecord& record, std::uint32_t type) {
+  json.object("limits");
+  const DeviceLimits limits = shown_limits(record);
+  for (std::size_t i = 0; i < limits.rates.size(); ++i) {
+    const RateLimit& limit = limits.rates[i];
+    if (limit.per_second == 0) continue;
+    json.object(rate_name(static_cast<common::Rate>(i), kind_of(type)));
+    json.number("per_second", limit.per_second).number("burst", burst_of(limit)).end();
+  }
+  json.end();
+}
 
 std::string state_of(const DeviceReply& device) {
   return device.state < kStates ? std::string(state_name(static_cast<DeviceState>(device.state)))
@@ -121,12 +146,12 @@ std::string status_json(const StatusReply& status, const LatencySummary& latency
 
 std::string list_text(const std::vector<DeviceReply>& devices) {
   std::vector<std::vector<std::string>> rows = {
-      {"NAME", "TYPE", "STATE", "VMM", "WORKERS", "ENGINE", "LAYERS", "SIZE", "BACKING"}};
+      {"NAME", "TYPE", "STATE", "VMM", "WORKERS", "ENGINE", "LAYERS", "SIZE", "LIMITS", "BACKING"}};
   for (const DeviceReply& device : devices) {
     rows.push_back({shown(device.name), type_of(device), state_of(device), vmm_of(device),
                     std::to_string(device.workers), engine_of(device), layers_text(device),
                     device.capacity_bytes == 0 ? "-" : size_text(device.capacity_bytes),
-                    clean_text(shown(device.backing))});
+                    limits_of(device), clean_text(shown(device.backing))});
   }
   return table_text(rows);
 }
@@ -149,6 +174,8 @@ std::string list_json(const std::vector<DeviceReply>& devices) {
     json.text("socket_path", shown(device.socket_path)).text("backing", shown(device.backing));
     json.text("tenant", shown(device.tenant)).text("vm_name", shown(device.vm_name));
     json.text("vm_uuid", shown(device.vm_uuid));
+    if (!shown(device.limit_group).empty()) json.text("limit_group", shown(device.limit_group));
+    put_limits(json, device.limits, device.type);
     json.text("posture", posture_summary(layers_of(device.layers)));
     json.end();
   }

@@ -8,6 +8,7 @@
 
 #include "broker/control/json.h"
 #include "broker/control/messages.h"
+#include "common/device_kind.h"
 
 namespace broker::control {
 
@@ -20,6 +21,10 @@ namespace broker::control {
 // "serving", "blk".
 [[nodiscard]] std::string state_of(const DeviceReply& device);
 [[nodiscard]] std::string type_of(const DeviceReply& device);
+
+[[nodiscard]] common::DeviceKind kind_of(std::uint32_t type);
+// "limits": { "iops": { "per_second": …, "burst": … } }
+void put_limits(Json& json, const RateRecord& limits, std::uint32_t type);
 
 // Columns as wide as what is in them; the first line is the head.
 [[nodiscard]] std::string table_text(const std::vector<std::vector<std::string>>& rows);

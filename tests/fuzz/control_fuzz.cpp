@@ -50,6 +50,24 @@ class Checker final : public broker::control::Requests {
     legal(name, false);
     require(static_cast<std::uint32_t>(act) < broker::control::kActCount);
   }
+  void group(const Caller& caller, const std::string& name, bool next) override {
+    asked(caller, Access::kRead);
+    legal(name, next);
+  }
+  void limit(const Caller& caller, const broker::control::LimitRequest& request) override {
+    asked(caller, Access::kChange);
+    legal(request.name, false);
+    // Whatever was asked for, what comes of it is within bounds, and can be written and read.
+    const auto limits = broker::changed_limits({}, request.change, request.type);
+    if (!limits) return;
+    const std::string text = broker::limits_text(*limits, request.type);
+    const auto again = broker::parse_limits(text.empty() ? "none" : text, request.type);
+    require(again.has_value() && *again == *limits);
+  }
+  void put_group(const Caller& caller, const broker::GroupConfig& group) override {
+    asked(caller, Access::kChange);
+    legal(group.name, false);
+  }
   void end_broker(const Caller& caller) override { asked(caller, Access::kChange); }
 
   int count = 0;

@@ -51,6 +51,24 @@ TEST(ConfigDiff, ChangesInPlaceWhatCanBe) {
               ElementsAre("change a"));
 }
 
+TEST(ConfigDiff, ChangesLimitsInPlaceAndAGroupNot) {
+  DeviceConfig limited = disk("a");
+  limited.limits.at(common::Rate::kBytes) = {1'000'000, 0};
+  DeviceConfig grouped = disk("b");
+  grouped.limit_group = "web";
+  EXPECT_THAT(words(changes_to({limited, grouped}, {{"a", {disk("a")}}, {"b", {disk("b")}}})),
+              ElementsAre("change a", "replace b"));
+}
+
+TEST(ConfigDiff, ReplacesADeviceOfAGroupThatGetsAnotherTenant) {
+  DeviceConfig before = disk("a");
+  before.limit_group = "web";
+  before.tenant = "blue";
+  DeviceConfig after = before;
+  after.tenant = "red";
+  EXPECT_THAT(words(changes_to({after}, {{"a", {before}}})), ElementsAre("replace a"));
+}
+
 TEST(ConfigDiff, SaysWhoseVmmWouldBeCutOff) {
   DeviceConfig changed = disk("b");
   changed.num_queues = 2;

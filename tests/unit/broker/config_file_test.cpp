@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "broker/limit_text.h"
 #include "broker/settings.h"
 #include "tests/fakes/temp_dir.h"
 
@@ -403,6 +404,69 @@ TEST_F(DropIns, MayNotBeWritableByEverybody) {
   const FileAnswer answer = read();
   ASSERT_FALSE(answer);
   EXPECT_THAT(answer.error(), ElementsAre(AllOf(HasSubstr("10.toml"), HasSubstr("chmod o-w"))));
+}
+
+// --- limits --------------------------------------------------------------------------------------
+
+constexpr std::string_view kGroup =
+    "[[group]]\nname = 'web'\ntenant = 'blue'\nlimits = { iops = 9 }\n";
+constexpr std::string_view kMember =
+    "[[device]]\nsocket_path = '/s'\nblk_file = '/d'\nlimit_group = 'web'\n";
+
+TEST(ConfigFile, ReadsLimitsAsATableAndAsText) {
+  const auto config = parse_config(
+      "[[device]]\nsocket_path = '/s'\nblk_file = '/d'\n[device.limits]\niops = 1000\n"
+      "write_bps = '50M'\nburst = '200ms'\n"
+      "[[device]]\nsocket_path = '/t'\nblk_file = '/e'\nlimit = 'iops=5'\n",
+      "c.toml");
+  ASSERT_TRUE(config) << config.error().front();
+  EXPECT_EQ(limits_text(config->devices[0].limits, common::DeviceKind::kBlk),
+            "iops=1000,iops-burst=200,write-bps=50000000,write-bps-burst=10000000");
+  EXPECT_EQ(limits_text(config->devices[1].limits, common::DeviceKind::kBlk), "iops=5");
+}
+
+TEST(ConfigFile, RefusesLimitsThatAreWrong) {
+  EXPECT_THAT(errors_with("limits = { iops = 0 }"), ElementsAre(HasSubstr("must not be 0")));
+  EXPECT_THAT(errors_with("limits = { iopz = 1 }"), ElementsAre(HasSubstr("'iopz' is no limit")));
+  EXPECT_THAT(errors_with("limits = { iops = 1.5 }"), ElementsAre(HasSubstr("must be a number")));
+  EXPECT_THAT(errors_with("limits = 5"), ElementsAre(HasSubstr("must be a table")));
+}
+
+TEST(ConfigFile, ReadsGroupsBeforeOrAfterTheirDevices) {
+  const std::string member = std::string(kMember) + "tenant = 'blue'\n";
+  for (const std::string& text : {std::string(kGroup) + member, member + std::string(kGroup)}) {
+    const auto config = parse_config(text, "c.toml");
+    ASSERT_TRUE(config) << config.error().front();
+    EXPECT_EQ(config->groups.front().limits.rates[0].per_second, 9U);
+    EXPECT_EQ(config->devices.front().limit_group, "web");
+  }
+}
+
+TEST(ConfigFile, RefusesADeviceThatCannotBeInItsGroup) {
+  const auto errors = [](const std::string& text) {
+    const auto config = parse_config(text, "c.toml");
+    return config ? std::vector<std::string>{} : config.error();
+  };
+  EXPECT_THAT(errors(std::string(kMember)),
+              ElementsAre(StartsWith("c.toml:4:15: limit_group 'web' is not there")));
+  EXPECT_THAT(errors(std::string(kMember) + "tenant = 'red'\n" + std::string(kGroup)),
+              ElementsAre(HasSubstr("must be of one tenant")));
+}
+
+TEST(ConfigFile, RefusesGroupsThatAreWrong) {
+  const auto errors = [](const std::string& text) {
+    const auto config = parse_config("control_socket = '/c'\n" + text, "c.toml");
+    return config ? std::vector<std::string>{} : config.error();
+  };
+  EXPECT_THAT(errors(std::string(kGroup) + std::string(kGroup)),
+              ElementsAre(HasSubstr("two groups have the name 'web'")));
+  EXPECT_THAT(errors("[group]\nname = 'a'\n"), ElementsAre(HasSubstr("two brackets")));
+  EXPECT_THAT(errors("[[group]]\ntenant = 'a'\n"), ElementsAre(HasSubstr("has no name")));
+  EXPECT_THAT(errors("[[group]]\nname = 'a b'\n"), ElementsAre(HasSubstr("characters")));
+  EXPECT_THAT(errors("[[group]]\nname = 'a'\nlimit = 'packets=1'\n"),
+              ElementsAre(HasSubstr("there are iops")));
+  EXPECT_THAT(errors("[[group]]\nname = 'a'\ncolour = 'red'\n"),
+              ElementsAre(HasSubstr("is no key of a group")));
 }
 
 }  // namespace

@@ -32,6 +32,9 @@ DeviceConfig disk() {
   device.poll_us = 20;
   device.restart_after_violation = true;
   device.tenant = "blue";
+  device.limits.at(common::Rate::kOperations) = {1000, 0};
+  device.limits.at(common::Rate::kWriteBytes) = {50'000'000, 1'000'000};
+  device.limit_group = "web";
   device.vm_name = "web 1";
   device.lock = false;
   device.vm_uuid = "6a2f41a3-c54c-fce8-32d2-0324e1c32e22";

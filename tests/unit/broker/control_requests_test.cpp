@@ -17,6 +17,11 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
+std::string name_of_limited(const LimitRequest& request) {
+  return (request.group ? "group " : "") + request.name + " " +
+         std::to_string(request.change.per_second[0]);
+}
+
 // Writes down what it was asked for.
 class Recorder final : public Requests {
  public:
@@ -43,6 +48,15 @@ class Recorder final : public Requests {
   void order(const Caller&, const std::string& name, Act act, bool force) override {
     asked.push_back("order " + name + " " + std::to_string(static_cast<int>(act)) +
                     (force ? " force" : ""));
+  }
+  void group(const Caller&, const std::string& name, bool next) override {
+    asked.push_back((next ? "after group " : "group ") + name);
+  }
+  void limit(const Caller&, const LimitRequest& request) override {
+    asked.push_back("limit " + name_of_limited(request));
+  }
+  void put_group(const Caller&, const GroupConfig& group) override {
+    asked.push_back("put group " + group.name + " of " + group.tenant);
   }
   void end_broker(const Caller&) override { asked.emplace_back("end"); }
 
@@ -210,6 +224,54 @@ TEST_F(ControlRequests, RefusesDescriptorsWhereNoneBelong) {
   std::array<std::byte, 64> buffer;
   ASSERT_TRUE(common::ipc::receive(pair->second.ref(), buffer, fds_, false));
   EXPECT_THAT(take_message(ask).text, HasSubstr("1 descriptors"));
+}
+
+ChangeLimits limit_of(std::uint64_t iops) {
+  ChangeLimits change;
+  change.type = static_cast<std::uint32_t>(common::DeviceKind::kBlk);
+  put_text(change.name, "vda");
+  change.change.per_second.fill(LimitChange::kKeep);
+  change.change.burst.fill(LimitChange::kKeep);
+  change.change.per_second[0] = iops;
+  return change;
+}
+
+TEST_F(ControlRequests, HandsOnLimitsAndGroups) {
+  ChangeLimits of_group = limit_of(9);
+  of_group.group = 1;
+  AskGroup next;
+  next.next = 1;
+  PutGroup put;
+  put.type = static_cast<std::uint32_t>(common::DeviceKind::kBlk);
+  put_text(put.name, "web");
+  put_text(put.tenant, "blue");
+  put.limits.per_second[0] = 1000;
+  EXPECT_FALSE(take_message(limit_of(5)).refused());
+  EXPECT_FALSE(take_message(of_group).refused());
+  EXPECT_FALSE(take_message(next).refused());
+  EXPECT_FALSE(take_message(put).refused());
+  EXPECT_THAT(recorder_.asked, ElementsAre("limit vda 5", "limit group vda 9", "after group ",
+                                           "put group web of blue"));
+}
+
+TEST_F(ControlRequests, RefusesLimitsOfNothing) {
+  ChangeLimits nameless = limit_of(5);
+  nameless.name = {};
+  EXPECT_EQ(outcome_of(nameless), Outcome::kMalformed);
+  ChangeLimits strange = limit_of(5);
+  strange.type = 99;
+  EXPECT_EQ(outcome_of(strange), Outcome::kMalformed);
+  PutGroup absurd;
+  absurd.type = nameless.type;
+  put_text(absurd.name, "web");
+  absurd.limits.per_second[0] = 1ULL << 63;
+  EXPECT_EQ(outcome_of(absurd), Outcome::kFailed);
+  PutGroup badly_named;
+  badly_named.type = nameless.type;
+  put_text(badly_named.name, "web server");
+  EXPECT_EQ(outcome_of(badly_named), Outcome::kFailed);
+  EXPECT_EQ(outcome_of(limit_of(5), Access::kRead), Outcome::kRefused);
+  EXPECT_TRUE(recorder_.asked.empty());
 }
 
 TEST_F(ControlRequests, LetsReadersLookAndNotChange) {

@@ -32,6 +32,9 @@ DeviceConfig disk() {
   device.poll_us = 20;
   device.restart_after_violation = true;
   device.tenant = "blue";
+  device.limits.at(common::Rate::kOperations) = {1000, 0};
+  device.limits.at(common::Rate::kWriteBytes) = {50'000'000, 1'000'000};
+  device.limit_group = "web";
   device.vm_name = "web 1";
   device.vm_uuid = "6a2f41a3-c54c-fce8-32d2-0324e1c32e22";
   device.uid = 4000;
@@ -60,7 +63,8 @@ DeviceConfig card() {
 }
 
 DeviceConfig read_back(const DeviceConfig& device) {
-  const FileAnswer answer = parse_config(device_toml(device), "state.toml");
+  const std::string group = "[[group]]\nname = \"web\"\ntenant = \"blue\"\n";
+  const FileAnswer answer = parse_config(group + device_toml(device), "state.toml");
   if (answer && answer->devices.size() == 1) return answer->devices.front();
   ADD_FAILURE() << device_toml(device) << (answer ? "" : ::testing::PrintToString(answer.error()));
   return {};
@@ -104,7 +108,8 @@ TEST(DeviceText, KnowsEverySetting) {
   device.engine = EngineChoice::kIoUring;
   device.poll_us = 1;
   device.restart_after_violation = true;
-  device.tenant = device.vm_name = "t";
+  device.tenant = device.vm_name = device.limit_group = "t";
+  device.limits.at(common::Rate::kReadOperations) = {1000, 10};
   device.vm_uuid = "u";
   device.uid = 1;
   device.memory_max_mib = device.cpu_max_percent = 1;
