@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -101,6 +103,17 @@ TEST_F(OperatorLimit, OutlastsARestartAndIsForgottenWithAnotherConfiguration) {
   serve({{.name = "vda", .options = {"limit = \"iops=9\""}}},
         {"--state-dir=" + host_.file("state")});
   EXPECT_THAT(ask({"limit", "vda"}).text, HasSubstr("iops=9"));
+}
+
+TEST_F(OperatorLimit, IsAnEventOfTheAuditTrail) {
+  serve({{.name = "vda"}}, {"--audit-log=" + host_.file("audit.log")});
+  EXPECT_EQ(ask({"limit", "vda", "iops=5"}).exit_code, 0);
+  EXPECT_EQ(ask({"stop", "--all"}).exit_code, 0);
+  EXPECT_EQ(host_.broker().wait_exit(), 0);
+  std::ifstream log(host_.file("audit.log"));
+  const std::string text(std::istreambuf_iterator<char>(log), {});
+  EXPECT_THAT(text, HasSubstr(R"("event":"limit-changed")"));
+  EXPECT_THAT(text, HasSubstr(R"("limit":"iops","old":"none","new":"5 a second, at once 1")"));
 }
 
 TEST_F(OperatorLimit, HoldsForAGroupThatApplyHasAdded) {
