@@ -70,6 +70,10 @@ class Reader {
   explicit Reader(DeviceKind kind) : kind_(kind) {}
 
   Answer<void> take(std::string_view part) {
+    if (part == "none") {
+      nothing_else_ = true;
+      return {};
+    }
     const std::size_t equals = part.find('=');
     if (equals == std::string_view::npos) {
       return fail("must be like iops=1000,bps=50M or none, not " + in_quotes(part));
@@ -90,7 +94,17 @@ class Reader {
   }
 
   Answer<LimitChange> finish() {
-    if (common_ms_ == 0 && common_amount_ == 0) return change_;
+    TRY(spread_burst());
+    if (!nothing_else_) return change_;
+    for (auto* const list : {&change_.per_second, &change_.burst}) {
+      std::replace(list->begin(), list->end(), LimitChange::kKeep, std::uint64_t{0});
+    }
+    return change_;
+  }
+
+ private:
+  Answer<void> spread_burst() {
+    if (common_ms_ == 0 && common_amount_ == 0) return {};
     const auto given = std::count_if(change_.per_second.begin(), change_.per_second.end(), is_set);
     if (given == 0) return fail(std::string("has a burst, and no limit that it is for"));
     if (common_amount_ != 0 && given != 1) {
@@ -102,10 +116,9 @@ class Reader {
       if (!is_set(change_.per_second[i]) || change_.burst[i] != LimitChange::kKeep) continue;
       change_.burst[i] = common_amount_ != 0 ? common_amount_ : in_time(change_.per_second[i]);
     }
-    return change_;
+    return {};
   }
 
- private:
   static bool is_set(std::uint64_t value) { return value != LimitChange::kKeep && value != 0; }
   static std::string dashed(std::string_view name) {
     std::string out(name);
@@ -153,6 +166,7 @@ class Reader {
   LimitChange change_;
   std::uint64_t common_ms_ = 0;
   std::uint64_t common_amount_ = 0;
+  bool nothing_else_ = false;  // What is not named is to have no limit.
 };
 
 std::unexpected<std::string> out_of_bounds(std::string_view name, std::uint64_t least,
@@ -186,15 +200,7 @@ std::string_view rate_name(Rate rate, DeviceKind kind) {
 
 std::string rate_names(DeviceKind kind) { return join_or(names_of(kind)); }
 
-LimitChange LimitChange::none() {
-  LimitChange change;
-  change.per_second.fill(0);
-  change.burst.fill(0);
-  return change;
-}
-
 Answer<LimitChange> parse_limit_change(std::string_view text, DeviceKind kind) {
-  if (text == "none") return LimitChange::none();
   Reader reader(kind);
   for (const std::string_view part : split_at_commas(text)) TRY(reader.take(part));
   return reader.finish();

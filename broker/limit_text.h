@@ -28,12 +28,10 @@ struct LimitChange {
     kept.fill(kKeep);
     return kept;
   }
-  // Of everything: no limit.
-  [[nodiscard]] static LimitChange none();
 };
 
-// "iops=1000,bps=50M,burst=200ms"; "none". K, M, G and T are powers of 1000, Ki and so on of 1024.
-// An error continues "--limit …".
+// "iops=1000,bps=50M,burst=200ms"; with "none", what is not named beside it has no limit. K, M, G
+// and T are powers of 1000, Ki and so on of 1024. An error continues "--limit …".
 [[nodiscard]] Answer<LimitChange> parse_limit_change(std::string_view text,
                                                      common::DeviceKind kind);
 // The limits as they are then, checked.

@@ -108,6 +108,7 @@ TEST(LimitText, ChangesWhatIsNamedAndKeepsTheRest) {
   EXPECT_EQ(changed("iops-burst=60"), "iops=1000,iops-burst=60,bps=1000000");
   EXPECT_EQ(changed("iops=none,read-iops=7"), "read-iops=7,bps=1000000");
   EXPECT_EQ(changed("none"), "");
+  EXPECT_EQ(changed("none,bps=3M"), "bps=3000000");
   EXPECT_THAT(changed("read-iops-burst=7"), HasSubstr("needs read-iops"));
 }
 
