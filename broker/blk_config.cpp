@@ -218,6 +218,7 @@ DeviceModel make_blk_model(Disk disk, const DeviceConfig& config,
   model.kind = common::DeviceKind::kBlk;
   model.summary = blk_summary(disk, config);
   model.session_start = blk_session_start(disk, config);
+  model.io_device = disk.io_device;
   model.backing_device = disk.device;
   model.backing_inode = disk.inode;
   model.backing = {.path = path_of(disk.file.ref()),

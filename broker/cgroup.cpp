@@ -112,6 +112,23 @@ dev_t whole_disk_of(dev_t device) {
 
 }  // namespace
 
+IoRates kernel_rates(const DeviceLimits& limits) {
+  using common::Rate;
+  const auto strictest = [&limits](Rate one_way, Rate both) {
+    std::uint64_t least = 0;
+    for (const Rate rate : {one_way, both}) {
+      const RateLimit& limit = limits.at(rate);
+      if (limit.per_second == 0) continue;
+      const std::uint64_t most = limit.per_second + burst_of(limit);
+      least = least == 0 ? most : std::min(least, most);
+    }
+    return least;
+  };
+  return {strictest(Rate::kReadBytes, Rate::kBytes), strictest(Rate::kWriteBytes, Rate::kBytes),
+          strictest(Rate::kReadOperations, Rate::kOperations),
+          strictest(Rate::kWriteOperations, Rate::kOperations)};
+}
+
 std::string cgroup_number(std::uint64_t value) {
   return value == 0 ? "max" : std::to_string(value);
 }

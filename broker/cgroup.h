@@ -16,6 +16,7 @@
 #include <string>
 
 #include "broker/config.h"
+#include "broker/limits.h"
 #include "broker/log.h"
 #include "common/fd.h"
 #include "common/result.h"
@@ -36,6 +37,11 @@ struct IoRates {
   std::uint64_t read_requests = 0;
   std::uint64_t write_requests = 0;
 };
+
+// What the kernel is to hold a device to whose workers hold their guest to `limits`: also a worker
+// that a guest has taken over. It knows reads and writes only, so a limit on both together is one
+// on each; and bursts are added, so that honest workers never meet it.
+[[nodiscard]] IoRates kernel_rates(const DeviceLimits& limits);
 
 enum class CgroupLeaf : std::uint8_t { kSession, kWorkers };
 

@@ -1,3 +1,4 @@
+// Long because all that one session can bring about is here, between its packets and its end.
 #include "broker/connection.h"
 
 #include <sys/epoll.h>

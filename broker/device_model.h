@@ -51,6 +51,7 @@ struct DeviceModel {
     dev_t rdev = 0;  // Where the path is a device.
   };
   Backing backing;
+  dev_t io_device = 0;       // A disk's: the block device that does its I/O.
   dev_t backing_device = 0;  // What is served: decides the uid of its processes.
   ino_t backing_inode = 0;
   // Why its workers cannot use io_uring, though the host has it; empty where they can.

@@ -153,6 +153,10 @@ Answer<void> Fleet::open(Served& served, DevicePlan plan) {
   served.rates = std::move(plan.rates);
   if (plan.operator_limits) served.operator_limits = plan.operator_limits;
   served.rates->set(served.limits());
+  if (served.config->kind == common::DeviceKind::kBlk) {
+    served.disk = plan.facts.model.io_device;
+  }
+  limit_by_kernel(served);
   served.device = std::make_unique<Device>(services_, std::move(plan.facts),
                                            std::move(plan.doorway), std::move(plan.backing));
   served.state = DeviceState::kServing;
@@ -295,8 +299,19 @@ Answer<void> Fleet::limit(const std::string& name, const LimitChange& change) {
 
 void Fleet::set_limits(Served& served, const DeviceLimits& before) {
   if (served.rates) served.rates->set(served.limits());
+  limit_by_kernel(served);
   record_limits(before, served.limits(), served.config->kind, audit::subject_of(*served.config),
                 "");
+}
+
+// Workers hold back guests; the kernel holds back workers, where it can.
+void Fleet::limit_by_kernel(const Served& served) {
+  if (services_.cgroups == nullptr || served.disk == 0) return;
+  const auto limited =
+      services_.cgroups->limit_io(served.uid, served.disk, kernel_rates(served.limits()));
+  if (limited || !served.limits().any()) return;
+  services_.log.info(served.config->name, "only its workers keep to its limits, not the kernel: " +
+                                              errno_text(limited.error().os_errno));
 }
 
 Answer<void> Fleet::limit_group(const std::string& name, const LimitChange& change) {

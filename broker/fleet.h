@@ -51,6 +51,7 @@ class Fleet {
     // What an operator has said since; the configuration's count again when they change.
     std::optional<DeviceLimits> operator_limits;
     std::shared_ptr<DeviceRates> rates;
+    dev_t disk = 0;  // For the kernel's limits; of a card none.
     [[nodiscard]] const DeviceLimits& limits() const {
       return operator_limits ? *operator_limits : config->limits;
     }
@@ -128,6 +129,7 @@ class Fleet {
   void end(Served& served, bool force, Done done);
   void on_finished(const std::string& name);
   void retire(const std::string& name);
+  void limit_by_kernel(const Served& served);
   void set_limits(Served& served, const DeviceLimits& before);
   void record_group(const DeviceLimits& before, const GroupRates& group);
   void record_limits(const DeviceLimits& before, const DeviceLimits& after, common::DeviceKind kind,

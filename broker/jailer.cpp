@@ -121,6 +121,7 @@ Result<Jailed> Jailer::start_keeper(common::FdRef door) {
                 .title = "bulkhead-keeper",
                 .profile = policy::kKeeper,
                 .uid = ::geteuid(),
+                .leaf = CgroupLeaf::kSession,
                 .socket_number = static_cast<int>(ipc::KeeperFd::kBroker),
                 .page_number = static_cast<int>(ipc::KeeperFd::kStatusPage),
                 .keeper = true,
@@ -185,7 +186,8 @@ Result<Jailed> Jailer::start(const Start& what) {
   request.gid = own_ids ? ::getgid() : what.uid;
   request.outlives_parent = order.outlives_broker == 1;
   // A probe comes before its device, and asks for what the device will have.
-  if (cgroups_ != nullptr && !what.probe) request.cgroup = cgroups_->leaf(what.uid, what.leaf);
+  if (cgroups_ != nullptr && !what.probe && !what.keeper)
+    request.cgroup = cgroups_->leaf(what.uid, what.leaf);
 
   Jailed jailed;
   TRY_LET(jailed.memory, common::SharedRegion::map(page.ref(), 0, common::kStatusPageBytes,
@@ -216,8 +218,10 @@ Result<ipc::JailOrder> Jailer::make_order(const Start& what) {
   order.outlives_broker = what.outlives == Outlives::kBroker ? 1 : 0;
   order.probe = what.probe ? 1 : 0;
   order.rate_memories = what.rate_memories;
-  order.in_cgroup =
-      cgroups_ != nullptr && (what.probe || cgroups_->leaf(what.uid, what.leaf).valid()) ? 1 : 0;
+  order.in_cgroup = cgroups_ != nullptr && !what.keeper &&
+                            (what.probe || cgroups_->leaf(what.uid, what.leaf).valid())
+                        ? 1
+                        : 0;
   order.filter_count = static_cast<std::uint32_t>(filter->instructions.size()) - filter->closing;
   order.closing_count = filter->closing;
   std::copy(filter->instructions.begin(), filter->instructions.end(), order.filter.begin());

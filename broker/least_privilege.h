@@ -1,12 +1,12 @@
 // broker/least_privilege.h: what the broker itself gives up once everything is open.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "broker/config.h"
 #include "broker/host.h"
 #include "common/result.h"
-#include "policy/profile.h"
 
 namespace broker {
 
@@ -15,11 +15,13 @@ namespace broker {
 [[nodiscard]] std::vector<unsigned> needed_capabilities(const BrokerConfig& config,
                                                         const Host& host);
 
-// Keeps those, and takes on no_new_privs, not dumpable and the filter of policy/broker.h that is
-// given; null: none. Everything that is opened by path must be open; children are started as
-// before.
+// Which filter of policy/broker.h.
+enum class OwnList : std::uint8_t { kNone, kPlain, kWithCgroups };
+
+// Keeps those, and takes on no_new_privs, not dumpable and that filter. Everything that is opened
+// by path must be open; children are started as before.
 [[nodiscard]] common::Result<void> give_up_privileges(const std::vector<unsigned>& kept,
-                                                      const policy::Profile* own_list);
+                                                      OwnList own_list);
 
 // As many descriptors, and as much locked memory for rings, as the host lets us have: each device
 // and worker needs some.

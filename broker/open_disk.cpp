@@ -213,6 +213,7 @@ Answer<void> describe(Disk& disk, FdRef found, int access, const struct stat& st
   disk.read_only = config.read_only;
   disk.direct = config.direct;
   disk.block_size = config.block_size;
+  disk.io_device = disk.block_device ? status.st_rdev : status.st_dev;
   disk.device = status.st_dev;
   disk.inode = status.st_ino;
   TRY(measure(disk, status, config));

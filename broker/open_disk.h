@@ -33,7 +33,8 @@ struct Disk {
   std::uint32_t optimal_io_bytes = 0;
   std::uint32_t memory_alignment = 1;  // Bytes, for `file`; 1 where not direct.
   std::uint32_t offset_alignment = 1;
-  dev_t device = 0;  // Identity of what was opened (stat).
+  dev_t io_device = 0;  // The block device itself, or the one that has its file system.
+  dev_t device = 0;     // Identity of what was opened (stat).
   ino_t inode = 0;
 };
 

@@ -46,7 +46,6 @@
 #include "broker/systemd.h"
 #include "broker/text.h"
 #include "common/startup_pages.h"
-#include "policy/broker.h"
 #include "policy/posture.h"
 
 namespace broker {
@@ -266,7 +265,7 @@ Answer<void> Broker::look_around() {
     log_.debug("", "deaths by seccomp will not name the system call: " + error_text(audit.error()));
   }
   services_.emplace(Services{*loop_, log_, *jailer_, closer_, messenger_.get(), audit_.get(),
-                             trail_.get(), cgroups_.get()});
+                             trail_.get(), nullptr, cgroups_.get()});
   return {};
 }
 
@@ -299,10 +298,10 @@ Answer<void> Broker::check_posture() {
 }
 
 Answer<void> Broker::give_up() {
-  const policy::Profile* own_list = cgroups_ ? &policy::kBrokerWithCgroups : &policy::kBroker;
+  OwnList own_list = cgroups_ ? OwnList::kWithCgroups : OwnList::kPlain;
   if (config_.forensic) {  // policy/forensic.h
     log_.warn("", "forensic: the broker's own list of system calls is off");
-    own_list = nullptr;
+    own_list = OwnList::kNone;
   }
   const auto given_up = give_up_privileges(needed_capabilities(config_, *host_), own_list);
   if (!given_up) return common::fail("cannot give up privileges: " + error_text(given_up.error()));

@@ -397,6 +397,8 @@ bool BlkTransfer::range_done(Request& request, std::uint32_t tag, std::int32_t r
     case Step::kZeroRange:
       return result < 0 ? range_refused(request, tag, result) : next_range(request, tag);
     case Step::kWriteZeros: {
+      // Whole sectors only: what is left is written in sectors, and zeros may be written twice.
+      if (result > 0) result -= result % static_cast<std::int32_t>(common::kSectorBytes);
       if (result <= 0) return fail(request, result);
       const ByteRange& range = range_lists_[request.range_list].ranges[request.range];
       const auto moved = static_cast<std::uint32_t>(result);

@@ -308,7 +308,7 @@ static_assert(Message<EventReply>);
 
 // A queue that has had a worker; its figures are those of all its workers.
 struct QueueReply {
-  static constexpr std::uint32_t kKind = 0x386;
+  static constexpr std::uint32_t kKind = 0x387;
   std::uint32_t kind = kKind;
   std::uint32_t version = kVersion;
   Name device{};

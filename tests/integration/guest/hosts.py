@@ -10,8 +10,8 @@ import host_kit
 
 HERE = Path(__file__).resolve().parent
 README = HERE.parents[2] / "README.md"
-PROGRAMS = ("bulkhead", "bulkhead-session", "bulkhead-worker-blk", "bulkhead-worker-net",
-            "bulkhead-bench", "integration")
+PROGRAMS = ("bulkhead", "bulkhead-keeper", "bulkhead-session", "bulkhead-worker-blk",
+            "bulkhead-worker-net", "bulkhead-bench", "integration")
 # Requests whose data is checked, with the engine that is chosen by itself.
 TESTS = "Connection.NextVmmIsServedAfterTheFirstHasGone"
 

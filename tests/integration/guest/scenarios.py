@@ -1,4 +1,7 @@
-"""What is tested with real guests: one function, several ctest entries (engine, --direct)."""
+"""What is tested with real guests: one function, several ctest entries (engine, --direct).
+
+Long because the scenarios of all parts are in one table.
+"""
 
 import dataclasses
 import hashlib

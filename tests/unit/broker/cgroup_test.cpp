@@ -10,6 +10,18 @@ namespace {
 
 using testing::HasSubstr;
 
+TEST(Cgroup, LimitsEachWayToWhatIsAllowedForItOrForBothWithTheBurst) {
+  using common::Rate;
+  DeviceLimits limits;
+  EXPECT_EQ(cgroup_io_max(makedev(8, 0), kernel_rates(limits)),
+            "8:0 rbps=max wbps=max riops=max wiops=max");
+  limits.at(Rate::kOperations) = {.per_second = 1000, .burst = 0};
+  limits.at(Rate::kWriteOperations) = {.per_second = 100, .burst = 50};
+  limits.at(Rate::kReadBytes) = {.per_second = 1'000'000, .burst = 500'000};
+  EXPECT_EQ(cgroup_io_max(makedev(8, 0), kernel_rates(limits)),
+            "8:0 rbps=1500000 wbps=max riops=1100 wiops=150");
+}
+
 TEST(Cgroup, NoLimitIsMax) {
   EXPECT_EQ(cgroup_number(0), "max");
   EXPECT_EQ(cgroup_number(7), "7");

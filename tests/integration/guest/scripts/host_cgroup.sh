@@ -14,7 +14,7 @@ until_true() { until eval "$1"; do usleep 20000; done; }
 : >/run/log
 sh -c "echo 0 >$tree/cgroup.procs; exec $bin/bulkhead blk --name=vda --blk-file=/images/vda.img \
   --socket-path=/run/vda.sock --control-socket=/run/control.sock --memory-max=24M --pids-max=60 \
-  --cpu-max=150 --require-posture=strict" >>/run/log 2>&1 &
+  --cpu-max=150 --limit=write-bps=100M --require-posture=strict" >>/run/log 2>&1 &
 broker=$!
 until_true 'grep -q "serving\|error" /run/log'
 grep serving /run/log || fail "it does not serve"
@@ -24,6 +24,12 @@ echo "- limits"
 [ "$(cat $device/memory.max)" = $((24 << 20)) ] || fail "memory.max"
 [ "$(cat $device/pids.max)" = 60 ] || fail "pids.max"
 [ "$(cat $device/cpu.max)" = "150000 100000" ] || fail "cpu.max"
+disk=$(cat /sys/block/vda/dev)
+# The burst of 100 ms is added, so that only a worker that cheats meets it.
+[ "$(cat $device/io.max)" = "$disk rbps=max wbps=110000000 riops=max wiops=max" ] ||
+  fail "io.max: $(cat $device/io.max)"
+$bin/bulkhead limit vda none --control-socket=/run/control.sock
+[ -z "$(cat $device/io.max)" ] || fail "io.max, without limits: $(cat $device/io.max)"
 
 echo "- where processes are"
 mkfifo /run/hold
