@@ -13,6 +13,7 @@
 #include "common/ipc/channel.h"
 #include "common/ipc/keeper_messages.h"
 #include "common/ipc/worker_messages.h"
+#include "common/stop_pipe.h"
 #include "common/sys.h"
 #include "policy/keeper.h"
 #include "policy/restricted_ring.h"
@@ -100,12 +101,13 @@ Result<JailedWorker> Jailer::start_worker(const std::string& name, std::uint32_t
     worker.engine = std::move(ring->fd);
     what.messages.push_back(std::as_bytes(std::span(&ring->layout, 1)));
   }
-  TRY_LET(worker.stop, common::make_eventfd());
+  TRY_LET(common::StopPipe stop, common::make_stop_pipe());
+  worker.stop = std::move(stop.writing);
   if (worker.engine.valid()) {
     what.descriptors.push_back(at(worker.engine.ref(), ipc::WorkerFd::kEngine));
-    what.descriptors.push_back(at(worker.stop.ref(), ipc::WorkerFd::kStop));
+    what.descriptors.push_back(at(stop.reading.ref(), ipc::WorkerFd::kStop));
   } else {
-    what.descriptors.push_back(at(worker.stop.ref(), ipc::WorkerFd::kEngine));
+    what.descriptors.push_back(at(stop.reading.ref(), ipc::WorkerFd::kEngine));
   }
   TRY_LET(worker.process, start(what));
   return worker;

@@ -42,7 +42,7 @@ struct Jailed {
 struct JailedWorker {
   Jailed process;     // `socket` is for the session.
   common::Fd engine;  // io_uring: the worker's ring. Fallback: not valid.
-  common::Fd stop;    // The eventfd that stops it.
+  common::Fd stop;    // See common/stop_pipe.h.
 };
 
 // What became of each layer, as the process itself reported it.

@@ -3,7 +3,7 @@
 // The design
 // * Sessions and workers do not end with the broker (--orphans=keep). What would end with it are
 //   its descriptors: listening sockets, the disk under its lock, the VMM's and the session's
-//   sockets, pidfds, the eventfds that stop workers, status pages. So copies of them are held by a
+//   sockets, pidfds, the pipes that stop workers, status pages. So copies of them are held by a
 //   tiny jailed process, the keeper (broker/keeper), with one record of a fixed size for each
 //   (kept_record.h). A descriptor that is in a socket's queue or in the keeper lives on, whoever
 //   dies: a worker is handed to the keeper before its session hears of it.
@@ -18,12 +18,14 @@
 //   waits for. Everything that was asked before that answer is void. So there is no moment at which
 //   a broker may not die, and no record that could be half written.
 // * A worker's ring of io_uring cannot be handed on, and with it the way to send it messages. An
-//   adopted worker is stopped by an eventfd, and where its call eventfd changes it is replaced.
+//   adopted worker is stopped through a pipe, and where its call eventfd changes it is replaced.
 // * An adopted process is not our child: its pidfd says when it ended, PIDFD_GET_INFO (Linux 6.15)
 //   or else its status page says how.
 // * While no broker is there, a session goes on and what it asks for waits for the next broker.
 //   When its VMM hangs up it ends, and the keeper stops its workers; when no session is left, the
 //   keeper ends, and with it the sockets and the disk are let go.
+// * Nobody else holds the other ends of a session's socket and of the pipe that stops a worker. So
+//   where broker and keeper die together, all that is left drains and ends.
 #pragma once
 
 #include <chrono>

@@ -28,7 +28,7 @@ bool ends(const std::array<char, Bytes>& text) {
   return std::find(text.begin(), text.end(), '\0') != text.end();
 }
 
-enum class FdKind : std::uint8_t { kAny, kSocket, kFile, kDevice, kPidfd, kEventfd };
+enum class FdKind : std::uint8_t { kAny, kSocket, kFile, kDevice, kPidfd, kPipe };
 
 // What the kernel calls an anonymous one: "anon_inode:[pidfd]", or, where pidfds have a file system
 // of their own (6.9), "pidfd:[123]".
@@ -56,8 +56,8 @@ bool is_of_kind(FdRef fd, FdKind kind) {
       const std::string link = link_of(fd);
       return link.starts_with("pidfd:") || link == "anon_inode:[pidfd]";
     }
-    case FdKind::kEventfd:
-      return link_of(fd) == "anon_inode:[eventfd]";
+    case FdKind::kPipe:
+      return S_ISFIFO(status.st_mode);
   }
   return false;
 }
@@ -81,7 +81,7 @@ constexpr Shape kShapes[] = {
      4,
      4,
      {FdKind::kPidfd, FdKind::kSocket, FdKind::kFile, FdKind::kSocket}},
-    {KeptType::kWorker, 3, 3, {FdKind::kPidfd, FdKind::kEventfd, FdKind::kFile}},
+    {KeptType::kWorker, 3, 3, {FdKind::kPidfd, FdKind::kPipe, FdKind::kFile}},
     {KeptType::kControl, 1, 1, {FdKind::kSocket}},
     {KeptType::kOperators, 1, 1, {FdKind::kSocket}},
     {KeptType::kKeeper, 2, 2, {FdKind::kPidfd, FdKind::kFile}},

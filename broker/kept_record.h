@@ -28,7 +28,7 @@ enum class KeptType : std::uint32_t {
   kCard = 4,        // What a network card's guest has asked for: NetCardState in `start.config`.
   kConnection = 5,  // pidfd of the session, its socket, its status page, the VMM's socket.
                     // numbers: pid. `start`: what it was told.
-  kWorker = 6,      // pidfd, the eventfd that stops it, its status page.
+  kWorker = 6,      // pidfd, StopPipe::writing, its status page.
                     // numbers: pid, queue, EngineKind, start (steady clock, ns).
   kControl = 7,     // The broker's end of a control worker's socket. numbers: queue.
   kOperators = 8,   // The operator's listening socket, of no device. numbers: as kListener.

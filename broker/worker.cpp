@@ -1,7 +1,6 @@
 #include "broker/worker.h"
 
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 
 #include <array>
 #include <cerrno>
@@ -12,6 +11,7 @@
 #include "broker/host.h"
 #include "broker/text.h"
 #include "common/ipc/worker_messages.h"
+#include "common/stop_pipe.h"
 #include "common/ticks.h"
 #include "common/verify.h"
 #include "policy/jail.h"
@@ -177,8 +177,8 @@ void Worker::stop(milliseconds patience) {
 
 void Worker::send_stop() {
   if (!engine_.valid()) {
-    // Full already would be readable already, which is all that it is for.
-    (void)::eventfd_write(stop_.ref().number, 1);
+    // Where it has ended, on_exit() is on its way.
+    (void)common::tell_to_stop(stop_.ref());
     return;
   }
   auto ticket = services_.messenger->send_stop(engine_.ref(), [this](int result) {

@@ -1,8 +1,8 @@
 // broker/worker.h: one worker process, from its start to its end.
 //
 // Not trusted: the worker once it serves, its status page included. Reaching it costs no wait: it
-// is told to stop and given new eventfds through its ring (or the fallback's eventfd), and what it
-// does not do in time, SIGKILL does.
+// is told to stop and given new eventfds through its ring (or a pipe that is for nothing else),
+// and what it does not do in time, SIGKILL does.
 #pragma once
 
 #include <chrono>

@@ -163,6 +163,7 @@ inline constexpr SyscallRule kBrokerSyscalls[] = {
     {SYS_fcntl, {arg_is(1, F_SETFL)}, "common/sys.cpp: set_nonblocking"},
     {SYS_socketpair, {arg_is(0, AF_UNIX)}, "common/sys.cpp: make_packet_pair"},
     {SYS_eventfd2, {}, "common/sys.cpp: make_eventfd"},
+    {SYS_pipe2, {arg_is(1, O_CLOEXEC | O_NONBLOCK)}, "common/stop_pipe.cpp: make_stop_pipe"},
     {SYS_mmap, {kNoExecutableMemory}, "common/shared_region.cpp: map"},
     {SYS_mprotect, {kNoExecutableMemory}, "policy/spawn.cpp: run_plan"},
     {SYS_munmap, {}, "common/shared_region.cpp: map"},

@@ -32,7 +32,7 @@ inline constexpr SyscallRule kKeeperSyscalls[] = {
     {SYS_getsockopt,
      {kKeeperAnyFd, arg_is(1, SOL_SOCKET), arg_is(2, SO_PEERCRED)},
      "broker/keeper/keeper.cpp: may_come_in"},
-    {SYS_write, {kKeeperAnyFd, arg_is(2, 8)}, "broker/keeper/keeper.cpp: stop_worker"},
+    {SYS_write, {kKeeperAnyFd, arg_is(2, 1)}, "common/stop_pipe.cpp: tell_to_stop"},
     {SYS_exit_group, {kExitCode}, "broker/keeper/main.cpp: leave"},
 };
 

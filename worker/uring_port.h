@@ -23,7 +23,7 @@ class UringPort {
     common::FdRef device_buffered{};  // Invalid: nobody will use kSlotDeviceBuffered.
     common::FdRef kick{};             // Invalid: the front-end wants its ring polled.
     common::FdRef call{};             // Invalid: no interrupts until the broker swaps one in.
-    common::FdRef stop{};             // An eventfd; invalid: kRingStop is the only way to stop us.
+    common::FdRef stop{};             // Readable: stop. Invalid: kRingStop is the only way to.
   };
 
   // user_data: in the high half one of these, whose low half is the engine's, or the generation of
@@ -36,7 +36,7 @@ class UringPort {
   static constexpr std::uint64_t kKindStop = 4ULL << 32;
 
   // What a completion was that is neither data, kick nor the device's readiness. kStopLost: nobody
-  // looks at the stop eventfd any more; look again.
+  // looks at kSlotStop any more; look again.
   enum class Message : std::uint8_t { kNone, kStop, kStopLost, kCallSwapped };
 
   // Afterwards no descriptor of `parts` is needed: the ring holds the files, and this task the

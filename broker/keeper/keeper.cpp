@@ -1,7 +1,6 @@
 #include "broker/keeper/keeper.h"
 
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -9,6 +8,8 @@
 #include <memory>
 #include <span>
 #include <utility>
+
+#include "common/stop_pipe.h"
 
 namespace keeper {
 
@@ -279,10 +280,8 @@ void Keeper::end_group(std::uint64_t group) noexcept {
 
 void Keeper::stop_worker(Thing& worker) noexcept {
   if (std::exchange(worker.told, true)) return;
-  const std::uint64_t one = 1;
-  // Full already is readable already, which is all that it is for.
-  const ssize_t written = ::write(worker.fds[1].ref().number, &one, sizeof(one));
-  (void)written;
+  // One that has ended does not hear it, which is as good.
+  (void)common::tell_to_stop(worker.fds[1].ref());
 }
 
 }  // namespace keeper

@@ -82,7 +82,7 @@ class Keeper {
   // While no broker is there.
   void process_ended(Thing& thing) noexcept;
   void end_groups() noexcept;
-  void stop_worker(Thing& worker) noexcept;  // syscalls: write
+  static void stop_worker(Thing& worker) noexcept;
   void end_group(std::uint64_t group) noexcept;
 
   [[nodiscard]] Thing* find(std::uint64_t id) noexcept;

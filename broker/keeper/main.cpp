@@ -9,6 +9,7 @@
 // 3. seal. 4. keep.
 #include <unistd.h>
 
+#include <csignal>
 #include <memory>
 #include <new>
 #include <utility>
@@ -63,6 +64,8 @@ int main() noexcept {
   page_file.reset();
   auto& page = *reinterpret_cast<common::StatusPage*>(mapping->bytes().data());
 
+  // A worker that is told to stop may be gone.
+  if (::signal(SIGPIPE, SIG_IGN) == SIG_ERR) leave(kFault);
   const auto order = expect<common::ipc::JailOrder>();
   if (!policy::enter_jail(order, kLimits, page)) leave(kFault);
   const auto start = expect<common::ipc::KeeperStart>();

@@ -27,7 +27,7 @@ inline constexpr std::uint32_t kKeptThingsMax = 65536;
 enum class KeptRole : std::uint32_t {
   kPlain = 0,
   kSession = 1,  // The first descriptor is a pidfd. When that process has ended, its group is over:
-  kWorker = 2,   // the second descriptor, an eventfd, is written to. The first is a pidfd.
+  kWorker = 2,   // the second descriptor, StopPipe::writing, is used. The first is a pidfd.
 };
 
 // broker to keeper: keep this, or have this record from now on. Keeper to broker: the answer to

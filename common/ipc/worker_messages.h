@@ -18,10 +18,12 @@ enum class WorkerFd : int {
   kControl = 3,  // Packets: this file.
   kStatusPage = 4,
   kDevice = 5,          // The disk (or the tap queue).
-  kEngine = 6,          // io_uring: the ring. Fallback: an eventfd; readable means stop.
+  kEngine = 6,          // io_uring: the ring. Fallback: as kStop.
   kDeviceBuffered = 7,  // Only where BlkStart::has_buffered: the same disk without O_DIRECT.
-  kStop = 8,   // io_uring: an eventfd; readable means stop, for whoever does not have the ring.
-  kRates = 9,  // JailOrder::rate_memories: memory of the device's rate limits,
+  // io_uring: the reading end of a pipe, for whoever does not have the ring. Readable means stop,
+  // and so does its end: then there is neither a broker nor a keeper any more.
+  kStop = 8,
+  kRates = 9,        // JailOrder::rate_memories: memory of the device's rate limits,
   kGroupRates = 10,  // and of its group's.
 };
 

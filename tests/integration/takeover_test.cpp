@@ -196,6 +196,25 @@ TEST_P(Takeover, VmmThatHangsUpWithoutABrokerEndsEverything) {
   stop_all();
 }
 
+TEST_P(Takeover, KeeperAndBrokerThatDieTogetherLeaveNothing) {
+  start({.queues = 2});
+  VerifiedLoad load(queue(0), {.depth = 8});
+  load.expect_progress();
+  const std::vector<pid_t> keepers = host_.broker().children_named("keeper");
+  ASSERT_THAT(keepers, SizeIs(1));
+  host_.broker().signal(SIGSTOP);  // It must not start another one.
+  ASSERT_EQ(::kill(keepers[0], SIGKILL), 0);
+  kill_broker();
+  for (const pid_t pid : born_) EXPECT_TRUE(fakes::wait_gone(pid)) << fakes::command_line_of(pid);
+  born_.clear();
+  ASSERT_TRUE(client_->vhost().hung_up());
+  host_.serve({.file = host_.image()});  // The disk's lock is free.
+  ASSERT_TRUE(client_->reconnect(host_.socket()));
+  load.expect_progress();
+  load.stop();
+  stop_all();
+}
+
 TEST_P(Takeover, SessionThatDiesWithoutABrokerLetsTheVmmConnectAgain) {
   start();
   VerifiedLoad load(queue(), {.depth = 8});

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/stop_pipe.h"
 #include "common/sys.h"
 
 namespace broker {
@@ -43,7 +44,7 @@ KeptRecord worker() {
 std::vector<Fd> worker_fds() {
   std::vector<Fd> fds;
   fds.push_back(pidfd());
-  fds.push_back(*common::make_eventfd());
+  fds.push_back(std::move(common::make_stop_pipe()->writing));
   fds.push_back(file());
   return fds;
 }

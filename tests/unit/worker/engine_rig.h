@@ -23,6 +23,7 @@
 
 #include "common/fd.h"
 #include "common/ipc/worker_messages.h"
+#include "common/stop_pipe.h"
 #include "common/sys.h"
 #include "common/uring_sys.h"
 #include "policy/restricted_ring.h"
@@ -157,6 +158,7 @@ class Rig {
     if (options.call_blocks) {
       EXPECT_TRUE(common::set_nonblocking(call.ref(), false));
     }
+    stop_pipe = *common::make_stop_pipe();
     type == EngineType::kIoUring ? make_uring() : make_fallback();
   }
 
@@ -166,9 +168,10 @@ class Rig {
     if (type_ == EngineType::kIoUring) {
       EXPECT_EQ(messages_->send(ring.ref(), common::ipc::kRingStop), 0);
     } else {
-      add(stop_.ref(), 1);
+      stop_without_ring();
     }
   }
+  void stop_without_ring() const { EXPECT_TRUE(common::tell_to_stop(stop_pipe.writing.ref())); }
   void swap_call(FdRef eventfd) {
     EXPECT_EQ(messages_->send_fd(ring.ref(), eventfd, common::ipc::kSlotCall,
                                  common::ipc::kRingCallSwapped),
@@ -220,6 +223,7 @@ class Rig {
   Fd kick;
   Fd call;
   Fd ring;
+  common::StopPipe stop_pipe;
   std::unique_ptr<worker::Engine> engine;
 
  private:
@@ -255,27 +259,27 @@ class Rig {
                                               .device = disk.ref(),
                                               .device_buffered = plain.ref(),
                                               .kick = kick.ref(),
-                                              .call = call.ref()});
+                                              .call = call.ref(),
+                                              .stop = stop_pipe.reading.ref()});
     ASSERT_TRUE(built) << built.error().what << ": " << std::strerror(built.error().os_errno);
     engine = *std::move(built);
     messages_ = std::make_unique<MessageRing>();
   }
 
   void make_fallback() {
-    stop_ = *common::make_eventfd();
     if (type_ == EngineType::kFallbackDirect) aio_ = *common::make_eventfd();
-    auto built = worker::FallbackEngine::create({.device = disk.ref(),
-                                                 .device_buffered = plain.ref(),
-                                                 .aio = aio_.ref(),
-                                                 .events = {stop_.ref(), kick.ref(), call.ref()},
-                                                 .depth = options_.depth});
+    auto built =
+        worker::FallbackEngine::create({.device = disk.ref(),
+                                        .device_buffered = plain.ref(),
+                                        .aio = aio_.ref(),
+                                        .events = {stop_pipe.reading.ref(), kick.ref(), call.ref()},
+                                        .depth = options_.depth});
     ASSERT_TRUE(built) << built.error().what;
     engine = *std::move(built);
   }
 
   EngineType type_;
   RigOptions options_;
-  Fd stop_;
   Fd aio_;
   std::unique_ptr<MessageRing> messages_;
 };

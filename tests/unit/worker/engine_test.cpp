@@ -291,6 +291,24 @@ TEST_P(EngineTest, StopWakesTheSleeperAndStays) {
   });
 }
 
+TEST_P(EngineTest, ABrokerThatDoesNotHaveTheRingStopsItToo) {
+  run([](Rig& rig) {
+    std::thread broker([&] { rig.stop_without_ring(); });
+    EXPECT_TRUE(rig.engine->turn(true).stop);
+    broker.join();
+    EXPECT_TRUE(rig.engine->turn(false).stop);
+  });
+}
+
+TEST_P(EngineTest, StopsWhenNobodyIsLeftWhoCouldStopIt) {
+  run([](Rig& rig) {
+    std::thread broker([&] { rig.stop_pipe.writing.reset(); });
+    EXPECT_TRUE(rig.engine->turn(true).stop);
+    broker.join();
+    EXPECT_TRUE(rig.engine->turn(true).stop);
+  });
+}
+
 TEST_P(EngineTest, WhatIsInFlightCompletesAfterStop) {
   run([](Rig& rig) {
     rig.stop();

@@ -39,6 +39,7 @@ class TapRig {
     host = Fd(ends[1]);
     kick = *common::make_eventfd();
     call = *common::make_eventfd();
+    stop_pipe = *common::make_stop_pipe();
     type == EngineType::kIoUring ? make_uring() : make_fallback();
   }
 
@@ -46,9 +47,10 @@ class TapRig {
     if (type_ == EngineType::kIoUring) {
       EXPECT_EQ(messages_->send(ring.ref(), common::ipc::kRingStop), 0);
     } else {
-      Rig::add(stop_.ref(), 1);
+      stop_without_ring();
     }
   }
+  void stop_without_ring() const { EXPECT_TRUE(common::tell_to_stop(stop_pipe.writing.ref())); }
   void host_sends(const std::string& packet) const {
     EXPECT_EQ(::write(host.ref().number, packet.data(), packet.size()),
               static_cast<ssize_t>(packet.size()));
@@ -67,6 +69,7 @@ class TapRig {
   }
 
   Fd tap, host, kick, call, ring;
+  common::StopPipe stop_pipe;
   std::unique_ptr<TapEngine> engine;
   std::unique_ptr<MessageRing> messages_;
 
@@ -85,21 +88,21 @@ class TapRig {
                                                        .layout = made->layout,
                                                        .device = tap.ref(),
                                                        .kick = kick.ref(),
-                                                       .call = call.ref()});
+                                                       .call = call.ref(),
+                                                       .stop = stop_pipe.reading.ref()});
     ASSERT_TRUE(built) << built.error().what << ": " << std::strerror(built.error().os_errno);
     engine = *std::move(built);
     messages_ = std::make_unique<MessageRing>();
   }
   void make_fallback() {
-    stop_ = *common::make_eventfd();
-    engine = worker::TapFallback::create({.direction = direction_,
-                                          .tap = tap.ref(),
-                                          .events = {stop_.ref(), kick.ref(), call.ref()}});
+    engine =
+        worker::TapFallback::create({.direction = direction_,
+                                     .tap = tap.ref(),
+                                     .events = {stop_pipe.reading.ref(), kick.ref(), call.ref()}});
   }
 
   EngineType type_;
   TapDirection direction_;
-  Fd stop_;
 };
 
 class TapEngineTest : public testing::TestWithParam<EngineType> {
@@ -224,6 +227,22 @@ TEST_P(TapEngineTest, StopWakesAndStays) {
     broker.join();
     EXPECT_TRUE(rig.engine->wait(Until::kKick).stop);
     EXPECT_TRUE(rig.engine->transfer({}).stop);
+  });
+}
+
+TEST_P(TapEngineTest, ABrokerThatDoesNotHaveTheRingStopsItToo) {
+  with(TapDirection::kTransmit, [](TapRig& rig) {
+    std::thread broker([&] { rig.stop_without_ring(); });
+    EXPECT_TRUE(rig.engine->wait(Until::kKick).stop);
+    broker.join();
+  });
+}
+
+TEST_P(TapEngineTest, StopsWhenNobodyIsLeftWhoCouldStopIt) {
+  with(TapDirection::kTransmit, [](TapRig& rig) {
+    std::thread broker([&] { rig.stop_pipe.writing.reset(); });
+    EXPECT_TRUE(rig.engine->wait(Until::kKick).stop);
+    broker.join();
   });
 }
 

@@ -38,7 +38,7 @@ $bin/bulkhead-bench --socket=/run/vda.sock --queues=4 --hold </run/hold >/run/be
 bench=$!
 exec 5>/run/hold
 until_true 'grep -q ready /run/bench'
-[ "$(cat $tree/broker/cgroup.procs)" = $broker ] || fail "the broker is not in its leaf"
+grep -qx $broker $tree/broker/cgroup.procs || fail "the broker is not in its leaf"
 [ "$(wc -l <$device/session/cgroup.procs)" = 1 ] || fail "the session is not in its leaf"
 [ "$(wc -l <$device/workers/cgroup.procs)" = 4 ] || fail "workers are not in their leaf"
 $bin/bulkhead posture --control-socket=/run/control.sock >/run/posture
