@@ -111,12 +111,27 @@ bool Keeper::may_come_in(FdRef socket) const noexcept {
 }
 
 void Keeper::hear(Broker& broker) noexcept {
-  if (!broker.socket.valid()) return;
+  if (!broker.owns) catch_up();
+  (void)hear_next(broker);
+}
+
+// What the owner has said, its end included, came before: a broker that asks must not be told of an
+// owner that has died, or of less than that one has put here.
+void Keeper::catch_up() noexcept {
+  for (Broker* first = owner(); first != nullptr; first = owner()) {
+    if (!hear_next(*first)) return;
+  }
+}
+
+// False where there is nothing.
+bool Keeper::hear_next(Broker& broker) noexcept {
+  if (!broker.socket.valid()) return false;
   const auto arrival = ipc::receive_packet(broker.socket.ref(), packet_, false);
-  if (arrival && *arrival == ipc::Arrival::kNothing) return;
+  if (arrival && *arrival == ipc::Arrival::kNothing) return false;
   const bool fine = arrival && *arrival == ipc::Arrival::kData && obey(broker, packet_);
   packet_.fds.clear();
   if (!fine) hang_up(broker);
+  return true;
 }
 
 bool Keeper::obey(Broker& broker, ipc::Packet& packet) noexcept {

@@ -71,6 +71,8 @@ class Keeper {
   [[nodiscard]] bool may_come_in(common::FdRef socket) const noexcept;
 
   void hear(Broker& broker) noexcept;
+  void catch_up() noexcept;
+  [[nodiscard]] bool hear_next(Broker& broker) noexcept;
   [[nodiscard]] bool obey(Broker& broker, common::ipc::Packet& packet) noexcept;
   [[nodiscard]] bool put(const common::ipc::KeepThing& thing, common::ipc::FdList& fds) noexcept;
   void drop(std::uint64_t id) noexcept;
