@@ -1,11 +1,13 @@
 #include "broker/device.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <span>
 #include <utility>
 
 #include "broker/audit/device_events.h"
+#include "broker/orphans.h"
 #include "broker/text.h"
 #include "common/addresses.h"
 #include "common/sys.h"
@@ -33,10 +35,29 @@ common::Result<void> Device::open(std::function<void()> finished, std::vector<Ke
            }}));
   log_.record(audit::device_added(doorway_->describe()));
   log_.record(audit::backing_opened(facts_.model));
-  if (!left.empty()) TRY(adopt(std::move(left)));
+  if (!left.empty()) adopt_or_end(std::move(left));
   return doorway_->open(
       services_, log_, [this](Visitor visitor) { arrive(std::move(visitor)); },
       connection_ != nullptr);
+}
+
+// Where it cannot go on under us, it ends before anybody else may write to the disk.
+void Device::adopt_or_end(std::vector<KeptThing> left) {
+  Orphans orphans;
+  std::vector<Keep::Id> ids;
+  for (const KeptThing& thing : left) {
+    orphans.add(thing.role(), thing.fds);
+    ids.push_back(thing.id);
+  }
+  const auto adopted = adopt(std::move(left));
+  if (adopted) return;
+  log_.error(
+      "what an earlier broker has left of it cannot be gone on with, and ends; its VMM has "
+      "to connect again: " +
+      std::string(adopted.error().what) + ": " + errno_text(adopted.error().os_errno));
+  facts_.model.hooks->vmm_gone();
+  if (!orphans.end(kOrphanPatience)) log_.error("a process of it waits in the kernel for its disk");
+  for (const Keep::Id id : ids) services_.keep->drop(id);
 }
 
 // A worker without its session cannot be: the keeper holds it as long as any of its group.
@@ -44,7 +65,7 @@ common::Result<void> Device::adopt(std::vector<KeptThing> left) {
   const auto session = std::find_if(left.begin(), left.end(), [](const KeptThing& thing) {
     return thing.type() == KeptType::kConnection;
   });
-  if (session == left.end()) return {};
+  if (session == left.end()) return common::fail_errno("workers without their session", ESRCH);
   std::vector<KeptThing> workers;
   std::vector<std::uint32_t> queues;
   for (KeptThing& thing : left) {

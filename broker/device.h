@@ -88,6 +88,7 @@ class Device {
 
  private:
   void let_nobody_in();
+  void adopt_or_end(std::vector<KeptThing> left);
   [[nodiscard]] common::Result<void> adopt(std::vector<KeptThing> left);
   void arrive(Visitor visitor);
   void serve(Visitor visitor);

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "broker/orphans.h"
 #include "broker/settings.h"
 #include "broker/text.h"
 
@@ -67,25 +68,90 @@ Answer<Inheritance> Inheritance::find(const BrokerConfig& config,
     return fail("another broker serves this already (" + in_quotes(found.path_) +
                 "); 'bulkhead takeover' before the same command takes its place, or stop it first");
   }
-  if (found.left_.owned) return found;
+  found.owned_ = found.left_.owned;
+  if (found.owned_) {
+    TRY(found.refuse_what_is_lost());
+    return found;
+  }
   // Nobody serves, so nobody else is to begin.
   TRY(found.link_.claim(false));
-  TRY(found.read());
+  TRY(found.end_what_is_lost());
   return found;
 }
 
 Answer<void> Inheritance::read() {
   TRY_LET(left_, link_.read_all());
-  for (const KeptThing& thing : left_.things) {
-    const bool known = !thing.is_of_device() || std::find(devices_.begin(), devices_.end(),
-                                                          thing.device()) != devices_.end();
-    if (!known) {
-      return fail("device " + in_quotes(thing.device()) +
-                  " is served and not configured any more; configure it, or end it first: take "
-                  "over with it, and stop that broker by SIGTERM");
-    }
-  }
   return {};
+}
+
+bool Inheritance::is_known(const KeptThing& thing) const {
+  return !thing.is_of_device() ||
+         std::find(devices_.begin(), devices_.end(), thing.device()) != devices_.end();
+}
+
+// Another broker serves it, and can go on doing so.
+Answer<void> Inheritance::refuse_what_is_lost() const {
+  for (const KeptThing& thing : left_.things) {
+    if (is_known(thing)) continue;
+    return fail("device " + in_quotes(thing.device()) +
+                " is served and not configured any more; configure it, or end it first: take "
+                "over with it, and stop that broker by SIGTERM");
+  }
+  if (!left_.unsound.empty()) return fail(left_.unsound.front().why);
+  return {};
+}
+
+// Of a device that is not configured any more everything is lost. What is unsound takes along its
+// connection, or, where it is of none, what it would have been.
+void Inheritance::note_lost_groups() {
+  for (const KeptThing& thing : left_.things) {
+    if (is_known(thing)) continue;
+    if (thing.group != 0) lost_groups_.insert(thing.group);
+    const bool said = std::any_of(lost_.begin(), lost_.end(),
+                                  [&](const Lost& each) { return each.device == thing.device(); });
+    if (!said) lost_.push_back({thing.device(), "it is not configured any more"});
+  }
+  for (const KeeperLink::Unsound& each : left_.unsound) {
+    if (each.group != 0) lost_groups_.insert(each.group);
+    const auto same = std::find_if(
+        left_.things.begin(), left_.things.end(),
+        [&](const auto& thing) { return each.group != 0 && thing.group == each.group; });
+    lost_.push_back({same == left_.things.end() ? "" : same->device(), each.why});
+  }
+  // Without its lock the disk cannot be gone on with.
+  for (const KeptThing& thing : left_.things) {
+    if (thing.type() != KeptType::kConnection || lost_groups_.contains(thing.group)) continue;
+    if (find_thing(KeptType::kDisk, thing.device()) != nullptr) continue;
+    lost_groups_.insert(thing.group);
+    lost_.push_back({thing.device(), "its disk was not kept"});
+  }
+}
+
+// Nobody serves what is there: what ends here cannot go on by itself.
+Answer<void> Inheritance::end_what_is_lost() {
+  TRY(read());
+  note_lost_groups();
+  Orphans orphans;
+  std::vector<Keep::Id> dropped;
+  for (const KeptThing& thing : left_.things) {
+    if (is_known(thing) && !lost_groups_.contains(thing.group)) continue;
+    orphans.add(thing.role(), thing.fds);
+    dropped.push_back(thing.id);
+    if (is_listener(thing.type())) remove_socket(listener_in(thing.record));
+  }
+  for (const KeeperLink::Unsound& each : left_.unsound) {
+    orphans.add(each.role, each.fds);
+    dropped.push_back(each.id);
+  }
+  if (dropped.empty()) return {};
+  if (!orphans.end(kOrphanPatience)) {
+    lost_.push_back({"",
+                     "a process that has lost its broker does not end: it waits in the kernel "
+                     "for its disk, and is left behind"});
+  }
+  for (const Keep::Id id : dropped) link_.drop(id);
+  lost_groups_.clear();
+  return read();
 }
 
 std::size_t Inheritance::process_count() const noexcept {
@@ -161,12 +227,15 @@ Answer<void> Inheritance::open_door() {
   return {};
 }
 
+Answer<void> Inheritance::make_way() {
+  if (!left_.owned) return {};
+  TRY(link_.claim(true));
+  return end_what_is_lost();  // It may have changed until now.
+}
+
 Answer<std::unique_ptr<Keep>> Inheritance::take_over(EventLoop& loop, Jailer& jailer,
                                                      Keep::Events events) {
-  if (left_.owned) {
-    TRY(link_.claim(true));
-    TRY(read());
-  }
+  TRY(make_way());
   TRY_LET(std::unique_ptr<Keep> keep,
           Keep::adopt(loop, jailer, std::move(link_), path_, std::move(events)));
   for (KeptThing& thing : left_.things) {
@@ -179,8 +248,14 @@ Answer<std::unique_ptr<Keep>> Inheritance::take_over(EventLoop& loop, Jailer& ja
 }
 
 void Inheritance::done(Keep* keep) {
+  Orphans orphans;  // Of devices that could not be served after all.
   for (const KeptThing& thing : left_.things) {
-    if (keep == nullptr || thing.group != 0 || used_.contains(thing.id)) continue;
+    if (thing.group != 0) orphans.add(thing.role(), thing.fds);
+  }
+  if (!orphans.empty()) (void)orphans.end(kOrphanPatience);
+  for (const KeptThing& thing : left_.things) {
+    const bool adopted = thing.group != 0 && thing.fds.empty();  // By its device.
+    if (keep == nullptr || adopted || used_.contains(thing.id)) continue;
     if (is_listener(thing.type())) remove_socket(listener_in(thing.record));
     keep->drop(thing.id);
   }

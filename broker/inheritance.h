@@ -8,6 +8,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "broker/config.h"
@@ -36,7 +37,15 @@ class Inheritance {
   [[nodiscard]] bool wanted() const noexcept { return !path_.empty(); }
   [[nodiscard]] bool is_there() const noexcept { return link_.valid(); }
   // A broker serves it, and has what it keeps to itself, such as the audit log, until take_over().
-  [[nodiscard]] bool is_owned() const noexcept { return left_.owned; }
+  [[nodiscard]] bool is_owned() const noexcept { return owned_; }
+  // Has that broker leave, with all that it cannot leave behind. Again: nothing.
+  [[nodiscard]] Answer<void> make_way();
+  // What could not be gone on with, and has ended: device, and why.
+  struct Lost {
+    std::string device;
+    std::string why;
+  };
+  [[nodiscard]] std::vector<Lost> take_lost() { return std::exchange(lost_, {}); }
   // Sessions and workers.
   [[nodiscard]] std::size_t process_count() const noexcept;
 
@@ -60,7 +69,7 @@ class Inheritance {
   [[nodiscard]] Answer<std::unique_ptr<Keep>> take_over(EventLoop& loop, Jailer& jailer,
                                                         Keep::Events events);
 
-  // What nobody has asked for is closed, and its sockets are removed. `keep` may be null.
+  // What nobody has asked for ends, is closed, and its sockets are removed. `keep` may be null.
   void done(Keep* keep);
 
   // What is open as long as a device exists, into the keeper if it is not there.
@@ -72,6 +81,10 @@ class Inheritance {
 
  private:
   [[nodiscard]] Answer<void> read();
+  [[nodiscard]] bool is_known(const KeptThing& thing) const;
+  [[nodiscard]] Answer<void> refuse_what_is_lost() const;
+  [[nodiscard]] Answer<void> end_what_is_lost();
+  void note_lost_groups();
   [[nodiscard]] std::optional<Listener> take_listener(KeptType type, std::string_view name,
                                                       const std::string& path);
   [[nodiscard]] KeptThing* find_thing(KeptType type, std::string_view name);
@@ -82,7 +95,10 @@ class Inheritance {
   std::string path_;
   KeeperLink link_;  // Until take_over().
   KeeperLink::Left left_;
+  bool owned_ = false;
   std::set<Keep::Id> used_;  // Of what is in left_.
+  std::set<Keep::Id> lost_groups_;
+  std::vector<Lost> lost_;
   Listener door_;
 };
 

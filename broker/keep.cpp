@@ -104,9 +104,16 @@ Answer<KeeperLink::Left> KeeperLink::read_all() const {
     if (!message || message->id <= get.after) {
       return fail(keeper_error("is of another version; end what is left and start again"));
     }
-    TRY_LET(KeptThing thing, read_kept(*message, take_all(packet.fds)));
-    left.things.push_back(std::move(thing));
     get.after = message->id;
+    std::vector<Fd> fds = take_all(packet.fds);
+    if (auto sound = check_kept(*message, fds); !sound) {
+      left.unsound.push_back({message->id, message->group,
+                              static_cast<ipc::KeptRole>(message->role), std::move(sound).error(),
+                              std::move(fds)});
+      continue;
+    }
+    TRY_LET(KeptThing thing, read_kept(*message, std::move(fds)));
+    left.things.push_back(std::move(thing));
   }
 }
 
@@ -120,6 +127,13 @@ Answer<void> KeeperLink::claim(bool force) const {
   const auto answer = packet.as<ipc::KeepClaimed>();
   if (answer && answer->granted == 1) return {};
   return fail("another broker has just taken over what is served here");
+}
+
+void KeeperLink::drop(std::uint64_t id) const noexcept {
+  ipc::KeepDrop message{};
+  message.kind = ipc::KeepDrop::kKind;
+  message.id = id;
+  (void)ipc::send(socket_.ref(), message).has_value();
 }
 
 // --- the keeper ----------------------------------------------------------------------------------
@@ -256,11 +270,7 @@ bool Keep::send(Id id, const Copy& what, bool update) {
   message.id = id;
   message.group = what.group;
   message.update = update ? 1 : 0;
-  const auto type = static_cast<KeptType>(what.record.type);
-  ipc::KeptRole role = ipc::KeptRole::kPlain;
-  if (type == KeptType::kConnection) role = ipc::KeptRole::kSession;
-  if (type == KeptType::kWorker) role = ipc::KeptRole::kWorker;
-  message.role = static_cast<std::uint32_t>(role);
+  message.role = static_cast<std::uint32_t>(role_of(static_cast<KeptType>(what.record.type)));
   message.record_bytes = sizeof(what.record);
   std::memcpy(message.record.data(), &what.record, sizeof(what.record));
   const std::span<const FdRef> fds = update ? std::span<const FdRef>() : std::span(what.fds);

@@ -56,14 +56,25 @@ class KeeperLink {
   [[nodiscard]] static Answer<KeeperLink> find(const std::string& path);
   [[nodiscard]] bool valid() const noexcept { return socket_.valid(); }
 
+  // One that nobody can go on with.
+  struct Unsound {
+    std::uint64_t id = 0;
+    std::uint64_t group = 0;
+    common::ipc::KeptRole role = common::ipc::KeptRole::kPlain;
+    std::string why;
+    std::vector<common::Fd> fds;
+  };
   struct Left {
     std::vector<KeptThing> things;
+    std::vector<Unsound> unsound;
     bool owned = false;  // By a broker that runs.
   };
   [[nodiscard]] Answer<Left> read_all() const;
   // What is kept is ours once this has returned. With `force` a broker that has it is asked to
   // leave, and waited for.
   [[nodiscard]] Answer<void> claim(bool force) const;
+  // Ours, and not wanted.
+  void drop(std::uint64_t id) const noexcept;
 
   [[nodiscard]] common::Fd take_socket() noexcept { return std::move(socket_); }
 

@@ -87,7 +87,7 @@ constexpr Shape kShapes[] = {
     {KeptType::kKeeper, 2, 2, {FdKind::kPidfd, FdKind::kFile}},
 };
 
-Answer<void> check_fds(KeptType type, const std::vector<Fd>& fds) {
+Answer<void> check_fds(KeptType type, std::span<const Fd> fds) {
   const auto* shape = std::find_if(std::begin(kShapes), std::end(kShapes),
                                    [type](const Shape& each) { return each.type == type; });
   if (shape == std::end(kShapes)) {
@@ -151,14 +151,13 @@ void set_text(KeptRecord& record, std::string_view text) {
   text.copy(record.text.data(), record.text.size() - 1);
 }
 
-Answer<KeptThing> read_kept(const common::ipc::KeepThing& message, std::vector<Fd> fds) {
-  KeptThing thing;
+Answer<void> check_kept(const common::ipc::KeepThing& message, std::span<const Fd> fds) {
   if (message.record_bytes != sizeof(KeptRecord)) {
     return unsound("a record of " + std::to_string(message.record_bytes) + " bytes, not of " +
                    std::to_string(sizeof(KeptRecord)) + ", which is another version's");
   }
-  std::memcpy(static_cast<void*>(&thing.record), message.record.data(), sizeof(thing.record));
-  const KeptRecord& record = thing.record;
+  KeptRecord record;
+  std::memcpy(static_cast<void*>(&record), message.record.data(), sizeof(record));
   if (record.version < KeptRecord::kOldest || record.version > KeptRecord::kVersion) {
     return unsound("a record of version " + std::to_string(record.version) + ", not " +
                    std::to_string(KeptRecord::kVersion));
@@ -166,9 +165,16 @@ Answer<KeptThing> read_kept(const common::ipc::KeepThing& message, std::vector<F
   if (!ends(record.device) || !ends(record.text) || record.device[0] == '\0') {
     return unsound("a name without an end");
   }
-  TRY(check_fds(thing.type(), fds));
+  TRY(check_fds(static_cast<KeptType>(record.type), fds));
   TRY(check_numbers(record));
   if (message.id == 0) return unsound("a thing without a number");
+  return {};
+}
+
+Answer<KeptThing> read_kept(const common::ipc::KeepThing& message, std::vector<Fd> fds) {
+  TRY(check_kept(message, fds));
+  KeptThing thing;
+  std::memcpy(static_cast<void*>(&thing.record), message.record.data(), sizeof(thing.record));
   thing.id = message.id;
   thing.group = message.group;
   thing.fds = std::move(fds);

@@ -51,6 +51,13 @@ struct KeptRecord {
 static_assert(std::has_unique_object_representations_v<KeptRecord>);
 static_assert(sizeof(KeptRecord) <= common::ipc::kKeptBytesMax);
 
+// What the keeper has to know of it.
+[[nodiscard]] constexpr common::ipc::KeptRole role_of(KeptType type) noexcept {
+  if (type == KeptType::kConnection) return common::ipc::KeptRole::kSession;
+  if (type == KeptType::kWorker) return common::ipc::KeptRole::kWorker;
+  return common::ipc::KeptRole::kPlain;
+}
+
 // Zeros, but for version, type and name.
 [[nodiscard]] KeptRecord make_record(KeptType type, std::string_view device);
 void set_text(KeptRecord& record, std::string_view text);
@@ -63,6 +70,7 @@ struct KeptThing {
   std::vector<common::Fd> fds;
 
   [[nodiscard]] KeptType type() const noexcept { return static_cast<KeptType>(record.type); }
+  [[nodiscard]] common::ipc::KeptRole role() const noexcept { return role_of(type()); }
   // Of what it is; false: of the broker's own.
   [[nodiscard]] bool is_of_device() const noexcept {
     return type() != KeptType::kOperators && type() != KeptType::kKeeper;
@@ -75,6 +83,9 @@ struct KeptThing {
 
 // Fails where the record is of a version that we do not know, or not sound: its size, its type, how
 // many descriptors came with it and what they are, its texts and numbers.
+[[nodiscard]] Answer<void> check_kept(const common::ipc::KeepThing& message,
+                                      std::span<const common::Fd> fds);
+// The same, and takes them.
 [[nodiscard]] Answer<KeptThing> read_kept(const common::ipc::KeepThing& message,
                                           std::vector<common::Fd> fds);
 

@@ -95,6 +95,7 @@ class Broker {
   [[nodiscard]] Answer<void> check_trail();
   [[nodiscard]] Answer<void> make_loop();
   [[nodiscard]] Answer<void> find_inheritance();
+  void log_lost();
   [[nodiscard]] Answer<void> start_keeping();
   [[nodiscard]] Answer<void> keep_operators_socket();
   [[nodiscard]] Answer<void> open_backings();
@@ -155,6 +156,7 @@ class Broker {
   EventLoop::Registration stats_timer_;
   EventLoop::Registration look_timer_;
   EventLoop::Registration watchdog_timer_;
+  bool inherited_ = false;
   EventLoop::Registration kill_timer_;
   EventLoop::Registration limit_timer_;
 };
@@ -347,7 +349,10 @@ Answer<void> Broker::open_devices() {
   for (DevicePlan& plan : plans_) {
     const std::string name = plan.facts.name;
     const auto opened = fleet_->admit(std::move(plan), Origin::kFile);
-    if (!opened) return common::fail(name + ": " + opened.error());
+    if (opened) continue;
+    // Others may have been gone on with by now: they must not end with it.
+    if (!inherited_) return common::fail(name + ": " + opened.error());
+    log_.error(name, "cannot be served: " + opened.error());
   }
   plans_.clear();
   for (DevicePlan& plan : kept_plans_) {
@@ -475,10 +480,17 @@ Answer<void> Broker::start_keeping() {
     TRY(check_trail());
     trail_->record(audit::Event(audit::Kind::kBrokerTookOver)
                        .with(audit::Key::kPid, own_pid())
+  log_lost();
                        .with(audit::Key::kAmount, inheritance_.process_count())
                        .with(audit::Key::kCause, owned ? "which has left" : "which had died"));
   } else if (auto keep = Keep::start(*loop_, *jailer_, inheritance_.take_door(), events)) {
     keep_ = *std::move(keep);
+void Broker::log_lost() {
+  for (const Inheritance::Lost& lost : inheritance_.take_lost()) {
+    log_.warn(lost.device, "what an earlier broker had left of it has ended: " + lost.why);
+  }
+}
+
   } else {
     log_.warn("", keep.error() + "; sessions and workers end with this broker");
     return {};
@@ -497,6 +509,8 @@ void Broker::leave(const std::string& why, int exit_code) {
   std::_Exit(exit_code);
 }
 
+    inherited_ = true;
+    log_lost();
 void Broker::on_keeper_lost(bool again) {
   if (again) return log_.warn("", "the keeper had died; another one keeps what is served");
   log_.error("",
