@@ -105,7 +105,12 @@ class Broker {
   [[nodiscard]] Answer<void> check_posture();
   [[nodiscard]] Answer<void> give_up();
   [[nodiscard]] Answer<void> open_devices();
+  [[nodiscard]] Answer<void> open_late();
   void open_kept_devices();
+  // It can only be opened when the broker before us has left.
+  [[nodiscard]] bool is_late(const DeviceConfig& config) const {
+    return inheritance_.is_owned() && config.kind == common::DeviceKind::kNet;
+  }
   [[nodiscard]] Answer<void> listen_to_operators();
   [[nodiscard]] Answer<void> serve_operators();
   void say_ready();
@@ -142,7 +147,7 @@ class Broker {
   Inheritance inheritance_;
   std::unique_ptr<Keep> keep_;  // Null: children end with us.
   std::optional<Services> services_;
-  std::vector<DevicePlan> plans_;       // As config_.devices, until open_devices().
+  std::vector<DevicePlan> plans_;       // Of config_.devices, until open_devices().
   std::vector<DevicePlan> kept_plans_;  // As state_ has them, until then.
   std::optional<Fleet> fleet_;
   std::unique_ptr<control::Server> control_;  // Null where there is no operator's socket.
@@ -151,12 +156,12 @@ class Broker {
   control::EventRing events_;
   std::optional<control::Desk> desk_;
   std::optional<Reload> reload_;
+  bool inherited_ = false;
   bool stopping_ = false;
   std::chrono::steady_clock::time_point stats_since_;
   EventLoop::Registration stats_timer_;
   EventLoop::Registration look_timer_;
   EventLoop::Registration watchdog_timer_;
-  bool inherited_ = false;
   EventLoop::Registration kill_timer_;
   EventLoop::Registration limit_timer_;
 };
@@ -181,6 +186,7 @@ Answer<void> Broker::start() {
   TRY(listen_to_operators());
   if (!strict() && !config_.take_over) say_ready();
   if (!look_first) TRY(look_around());
+  TRY(open_late());
   open_kept_devices();
   TRY(give_up());
   TRY(check_posture());  // As it is now that the broker has less, too.
@@ -236,6 +242,7 @@ Answer<void> Broker::make_loop() {
 Answer<void> Broker::open_backings() {
   maker_.restore_limits(config_);
   for (const DeviceConfig& config : config_.devices) {
+    if (is_late(config)) continue;
     auto plan = maker_.open_backing(config);
     if (!plan) return common::fail(config.name + ": " + plan.error());
     plans_.push_back(*std::move(plan));
@@ -308,6 +315,26 @@ Answer<void> Broker::give_up() {
   const auto given_up = give_up_privileges(needed_capabilities(config_, *host_), own_list);
   if (!given_up) return common::fail("cannot give up privileges: " + error_text(given_up.error()));
   trail_->serving();
+  return {};
+}
+
+// From here on what fails keeps nobody else from being served: there is no broker to go back to.
+Answer<void> Broker::open_late() {
+  const auto late = [this](const DeviceConfig& config) { return is_late(config); };
+  const bool any = std::any_of(config_.devices.begin(), config_.devices.end(), late) ||
+                   std::any_of(kept_devices_.devices.begin(), kept_devices_.devices.end(), late);
+  if (!any) return {};
+  TRY(inheritance_.make_way());
+  log_lost();
+  for (const DeviceConfig& config : config_.devices) {
+    if (!late(config)) continue;
+    auto plan = maker_.make(config, *host_, *jailer_);
+    if (plan) {
+      plans_.push_back(*std::move(plan));
+    } else {
+      log_.error(config.name, "cannot be served any more: " + plan.error());
+    }
+  }
   return {};
 }
 
@@ -453,8 +480,15 @@ Answer<void> Broker::find_inheritance() {
   for (const DeviceConfig& device : config_.devices) names.push_back(device.name);
   for (const DeviceConfig& device : kept_devices_.devices) names.push_back(device.name);
   TRY_LET(inheritance_, Inheritance::find(config_, std::move(names)));
+  log_lost();
   maker_.inherit(inheritance_);
   return {};
+}
+
+void Broker::log_lost() {
+  for (const Inheritance::Lost& lost : inheritance_.take_lost()) {
+    log_.warn(lost.device, "what an earlier broker had left of it has ended: " + lost.why);
+  }
 }
 
 Answer<void> Broker::keep_operators_socket() {
@@ -475,22 +509,17 @@ Answer<void> Broker::start_keeping() {
   if (inheritance_.is_there()) {
     const bool owned = inheritance_.is_owned();
     TRY_LET(keep_, inheritance_.take_over(*loop_, *jailer_, events));
+    inherited_ = true;
+    log_lost();
     log_.info("", "taking over what an earlier broker has left");
     TRY(trail_->take_file());
     TRY(check_trail());
     trail_->record(audit::Event(audit::Kind::kBrokerTookOver)
                        .with(audit::Key::kPid, own_pid())
-  log_lost();
                        .with(audit::Key::kAmount, inheritance_.process_count())
                        .with(audit::Key::kCause, owned ? "which has left" : "which had died"));
   } else if (auto keep = Keep::start(*loop_, *jailer_, inheritance_.take_door(), events)) {
     keep_ = *std::move(keep);
-void Broker::log_lost() {
-  for (const Inheritance::Lost& lost : inheritance_.take_lost()) {
-    log_.warn(lost.device, "what an earlier broker had left of it has ended: " + lost.why);
-  }
-}
-
   } else {
     log_.warn("", keep.error() + "; sessions and workers end with this broker");
     return {};
@@ -509,8 +538,6 @@ void Broker::leave(const std::string& why, int exit_code) {
   std::_Exit(exit_code);
 }
 
-    inherited_ = true;
-    log_lost();
 void Broker::on_keeper_lost(bool again) {
   if (again) return log_.warn("", "the keeper had died; another one keeps what is served");
   log_.error("",
