@@ -121,7 +121,10 @@ std::string words_for(const Death& death) {
 
 void explain_death(const Death& death, pid_t pid, AuditReader* audit,
                    std::function<void(const std::string& words)> tell) {
-  if (!death.known) return tell("ended; only the broker that started it could have seen how");
+  if (!death.known)
+    return tell(
+        "ended; only the broker that started it could have seen how, so it counts as a plain "
+        "death");
   if (!death.by_seccomp() || death.caught || audit == nullptr) return tell(words_for(death));
   audit->find(pid, [death, tell = std::move(tell)](const std::optional<SeccompKill>& kill) {
     tell(kill ? describe_kill(*kill) : words_for(death));

@@ -253,6 +253,15 @@ void Worker::on_exit(const Death& told) {
   Death death = guessed(told);
   if (forensics_ != nullptr) death.caught = forensics_->caught();
   forensics_.reset();
+  if (death.known || !was_sealed() || services_.audit == nullptr) return conclude(death);
+  // It may have been what --on-worker-violation is about, and then the kernel has recorded it.
+  services_.audit->find(
+      pid(), [this, alive = std::weak_ptr(alive_), death](const std::optional<SeccompKill>& kill) {
+        if (!alive.expired()) conclude(kill ? Death{CLD_KILLED, SIGSYS} : death);
+      });
+}
+
+void Worker::conclude(const Death& death) {
   stop_timer_.reset();
   patience_timer_.reset();
   jail_timer_.reset();

@@ -119,7 +119,8 @@ class Worker {
   void next_swap();
   void finish_swap(bool swapped);
   void answer_all_swaps();
-  void on_exit(const Death& death);
+  void on_exit(const Death& told);
+  void conclude(const Death& death);
   [[nodiscard]] Death guessed(const Death& death) const;
   [[nodiscard]] WorkerEnd end_of(const Death& death) const;
   [[nodiscard]] bool was_sealed() const {
@@ -162,6 +163,7 @@ class Worker {
   EventLoop::Registration jail_timer_;
   EventLoop::Registration swap_timer_;
   ExitWatch exit_watch_;
+  const std::shared_ptr<int> alive_ = std::make_shared<int>();  // For answers that come late.
 };
 
 }  // namespace broker
