@@ -37,10 +37,11 @@ constexpr std::uint8_t class_of(net::ControlClass class_) {
 
 class NetRunning : public NetTest {
  protected:
+  [[nodiscard]] static auto tried_frame() { return make_frame(300, 77); }
   // Whoever sends at once after the interface came up may be too early for the kernel: again until
   // one arrives.
   void expect_receives_at_last() {
-    const auto frame = make_frame(300, 77);
+    const auto frame = tried_frame();
     for (int i = 0; i < 200; ++i) {
       (void)port().try_send({.header = {}, .frame = frame});
       if (const auto got = client().receive_queue().receive(kNothingMs)) {
@@ -49,6 +50,15 @@ class NetRunning : public NetTest {
       }
     }
     ADD_FAILURE() << "nothing is received any more\n" << host().broker().log();
+  }
+  // The next packet that is none of those which expect_receives_at_last() has tried with: where the
+  // host is slow, more than one of them arrives.
+  [[nodiscard]] auto receive_news() {
+    auto got = client().receive_queue().receive(kPacketPatienceMs);
+    while (got && got->frame == tried_frame()) {
+      got = client().receive_queue().receive(kPacketPatienceMs);
+    }
+    return got;
   }
   // The pairs into which packets of many flows go. All are received.
   std::set<std::size_t> pairs_that_receive(std::size_t pairs) {
@@ -355,7 +365,7 @@ TEST_P(NetRunning, AResetForgetsWhatTheControlQueueHasChosen) {
   client_ = host().connect();
   expect_receives_at_last();
   port().send(make_unfinished(Unfinished::kTcp4Checksum, 900, 1));
-  const auto got = client().receive_queue().receive(kPacketPatienceMs);
+  const auto got = receive_news();
   ASSERT_TRUE(got.has_value());
   EXPECT_EQ(got->header.flags & net::kHeaderNeedsCsum, net::kHeaderNeedsCsum);
 }
