@@ -55,15 +55,12 @@ Answer<Inheritance> Inheritance::find(const BrokerConfig& config,
   Inheritance found;
   found.devices_ = std::move(devices);
   found.path_ = takeover_path(config);
-  if (!found.path_.empty()) {
-    TRY_LET(found.link_, KeeperLink::find(found.path_));
-  }
+  if (!found.path_.empty()) TRY(found.look());
   if (!found.link_.valid()) {
     if (!config.take_over) return found;
     return fail("there is nothing to take over: no broker keeps anything at " +
                 in_quotes(found.path_) + "; start it without 'takeover'");
   }
-  TRY(found.read());
   if (found.left_.owned && !config.take_over) {
     return fail("another broker serves this already (" + in_quotes(found.path_) +
                 "); 'bulkhead takeover' before the same command takes its place, or stop it first");
@@ -77,6 +74,18 @@ Answer<Inheritance> Inheritance::find(const BrokerConfig& config,
   TRY(found.link_.claim(false));
   TRY(found.end_what_is_lost());
   return found;
+}
+
+// A keeper that has nothing to keep any more ends, and hangs up on whoever has just come; then
+// there is none. One that hangs up again and again does not want us.
+Answer<void> Inheritance::look() {
+  constexpr int kAttempts = 3;
+  for (int attempt = 1;; ++attempt) {
+    TRY_LET(link_, KeeperLink::find(path_));
+    if (!link_.valid()) return {};
+    Answer<void> looked = read();
+    if (looked || attempt == kAttempts) return looked;
+  }
 }
 
 Answer<void> Inheritance::read() {

@@ -80,6 +80,7 @@ class Inheritance {
                                            const Listener& listener);
 
  private:
+  [[nodiscard]] Answer<void> look();
   [[nodiscard]] Answer<void> read();
   [[nodiscard]] bool is_known(const KeptThing& thing) const;
   [[nodiscard]] Answer<void> refuse_what_is_lost() const;
