@@ -20,6 +20,7 @@ std::vector<std::string> Host::blk_arguments(const Disk& disk) {
 
 void Host::run(const std::vector<std::string>& arguments,
                const std::vector<common::FdRef>& inherit) {
+  broker_.reset();  // It must not find that one serve.
   broker_ = std::make_unique<fakes::BrokerProcess>(fakes::BrokerProcess::Setup{
       .program = BULKHEAD_PROGRAM, .arguments = arguments, .inherit = inherit});
 }
