@@ -433,10 +433,12 @@ def migrated(setting: Setting) -> None:
 
 
 def wait_workers_gone(broker) -> None:
-    """Both VMMs are gone: nothing that served them may stay. Spares are not sealed yet."""
+    """Both VMMs are gone: nothing that served them may stay. Spares are not sealed yet, and the
+    keeper serves nobody."""
     def sealed() -> list:
         return [pid for pid in backend.descendants(broker.process.pid)
-                if backend.status_of(pid).get("Seccomp") == "2"]
+                if backend.status_of(pid).get("Seccomp") == "2"
+                and backend.title_of(pid) != "bulkhead-keeper"]
     gone = backend.wait_until(lambda: not sealed(), WORKERS_GONE_TIMEOUT_S)
     expect(f"no session or worker of a VMM that is gone: {list(map(backend.title_of, sealed()))}",
            gone)
