@@ -67,12 +67,12 @@ Answer<void> Trail::take_file() {
   if (taken) {
     shared_->json = std::move(not_ours_);
     shared_->json->write_opened(now());
+    if (thread_) say_head("goes on");  // The thread gets it with what has waited.
   }
   not_ours_.reset();
   take_waiting();
   active_ = shared_->json || shared_->kernel;
   if (!taken) TRY(leave_out(taken.error()));
-  if (thread_) say_head("goes on");
   return {};
 }
 

@@ -5,10 +5,12 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/fakes/process.h"
@@ -61,6 +63,13 @@ class TakeoverFleet : public OperatedTest {
     for (const auto& load : loads_) load->stop();
     host_.broker().signal(SIGTERM);
     EXPECT_EQ(host_.broker().wait_exit(), 0);
+  }
+  void await_events(const std::string& kind, std::size_t count) const {
+    const auto give_up = std::chrono::steady_clock::now() + fakes::kPatience;
+    while (events({kind}).size() < count) {
+      ASSERT_LT(std::chrono::steady_clock::now(), give_up) << kind;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
   }
   // Of these kinds, in order.
   [[nodiscard]] std::vector<std::string> events(const std::vector<std::string>& kinds) const {
@@ -119,6 +128,8 @@ TEST_F(TakeoverFleet, WhatAKilledBrokerLeavesGoesOnUnderTheNextOne) {
 TEST_F(TakeoverFleet, AuditLogGoesOnInOneChainAndSaysWhatWasAdopted) {
   start();
   take_over();
+  // A thread writes them: what is on its way when a broker is killed is lost.
+  await_events("process-adopted", 6);
   kill_and_start_again();
   expect_progress();
   stop_all();
