@@ -195,6 +195,7 @@ class Connection final : private SessionRequests {
   const common::ipc::SessionStart start_;  // What the session was told.
   bool adopted_ = false;
   bool resuming_ = false;              // An adopted session has not said yet where it is.
+  std::uint64_t resume_turn_ = 0;      // Of the answer that is waited for.
   common::ipc::Resumed resumed_{};     // What it said.
   std::set<std::uint32_t> strangers_;  // Queues of workers that it does not know: they end first.
   std::vector<std::uint32_t> to_replace_;

@@ -61,13 +61,19 @@ common::Result<void> Connection::resume(std::vector<KeptThing> workers) {
   ipc::Resume message{};
   message.kind = ipc::Resume::kKind;
   message.version = ipc::kIpcVersion;
+  resume_turn_ =
+      static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+  message.turn = resume_turn_;
   answer(message);
   return {};
 }
 
-// Asked of the broker before us, who may have done it or not: it is asked again, if need be.
+// Asked of the broker before us, who may have done it or not: it is asked again, if need be. So may
+// that broker have asked where the session is, and have died before it read the answer.
 void Connection::on_packet_before_resumed(ipc::Packet& packet) {
-  if (const auto resumed = packet.as<ipc::Resumed>()) return begin_again(*resumed);
+  if (const auto resumed = packet.as<ipc::Resumed>(); resumed && resumed->turn == resume_turn_) {
+    return begin_again(*resumed);
+  }
   if (const auto event = packet.as<ipc::SessionEvent>()) session_event(*event);
   services_.closer.close(packet.fds);
 }

@@ -314,7 +314,7 @@ Outcome<void> Workers::dispatch(common::ipc::Packet& packet) noexcept {
   }
   if (const auto ended = packet.as<common::ipc::QueueEnded>()) return on_ended(*ended);
   if (const auto changed = packet.as<common::ipc::ConfigChanged>()) return on_config(*changed);
-  if (packet.as<common::ipc::Resume>()) return on_resume();
+  if (const auto resume = packet.as<common::ipc::Resume>()) return on_resume(*resume);
   if (const auto replace = packet.as<common::ipc::ReplaceWorker>()) {
     on_replace(replace->queue);
     return {};
@@ -402,9 +402,10 @@ void Workers::break_ring(std::uint32_t queue, EventCode code, std::uint64_t deta
 }
 
 // The broker before this one has had time for some of what we asked, and maybe no time to answer.
-Outcome<void> Workers::on_resume() noexcept {
+Outcome<void> Workers::on_resume(const common::ipc::Resume& resume) noexcept {
   common::ipc::Resumed resumed{};
   resumed.kind = common::ipc::Resumed::kKind;
+  resumed.turn = resume.turn;
   resumed.version = common::ipc::kIpcVersion;
   static_assert(common::kQueuesMax <= common::ipc::kPhasesMax);
   for (std::uint32_t queue = 0; queue < device_.queue_count; ++queue) {

@@ -112,7 +112,7 @@ class Workers {
   [[nodiscard]] Outcome<void> dispatch(common::ipc::Packet& packet) noexcept;
   [[nodiscard]] Outcome<void> on_opened(std::uint32_t queue, common::Fd socket) noexcept;
   [[nodiscard]] Outcome<void> on_ended(const common::ipc::QueueEnded& ended) noexcept;
-  [[nodiscard]] Outcome<void> on_resume() noexcept;
+  [[nodiscard]] Outcome<void> on_resume(const common::ipc::Resume& resume) noexcept;
   [[nodiscard]] Outcome<void> say_again() noexcept;
   void on_replace(std::uint32_t queue) noexcept;
   [[nodiscard]] Outcome<void> on_config(const common::ipc::ConfigChanged& changed) noexcept;

@@ -231,6 +231,7 @@ struct Resume {
   static constexpr std::size_t kFdsMax = 0;
   std::uint32_t kind = kKind;
   std::uint32_t version = kIpcVersion;  // What that broker speaks.
+  std::uint64_t turn = 0;  // Comes back: the answer to one that has died meanwhile has another.
 };
 static_assert(Message<Resume>);
 
@@ -251,7 +252,8 @@ struct Resumed {
   static constexpr std::size_t kFdsMin = 0;
   static constexpr std::size_t kFdsMax = 0;
   std::uint32_t kind = kKind;
-  std::uint32_t version = kIpcVersion;               // What the session speaks.
+  std::uint32_t version = kIpcVersion;  // What the session speaks.
+  std::uint64_t turn = 0;
   std::array<std::uint8_t, kPhasesMax> phases = {};  // QueuePhase, of each queue.
 };
 static_assert(Message<Resumed>);
