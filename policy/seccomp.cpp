@@ -91,6 +91,30 @@ Result<void> install(std::span<const FilterInstruction> filter, unsigned flags) 
   return fail_errno("install the broker's seccomp filter", result < 0 ? errno : EBUSY);
 }
 
+// `foreign`: what becomes of other architectures' calls (int 0x80, x32).
+Result<Context> start_filter(std::uint32_t otherwise, std::uint32_t foreign) {
+  Context context(::seccomp_init(otherwise));
+  if (context == nullptr) return fail_errno("seccomp: no memory", ENOMEM);
+  TRY(check(::seccomp_attr_set(context.get(), SCMP_FLTATR_ACT_BADARCH, foreign),
+            "seccomp: foreign architectures"));
+  return context;
+}
+
+Result<void> add_rules(scmp_filter_ctx context, std::span<const SyscallRule> rules) {
+  for (const SyscallRule& rule : rules) TRY(add_rule(context, rule));
+  return {};
+}
+
+// Allows everything but these, whatever their arguments: another filter decides about the rest.
+Result<std::vector<FilterInstruction>> compile_exceptions(std::span<const int> numbers,
+                                                          std::uint32_t action) {
+  TRY_LET(const Context context, start_filter(SCMP_ACT_ALLOW, SCMP_ACT_ALLOW));
+  for (const int number : numbers) {
+    TRY(check(::seccomp_rule_add_exact(context.get(), action, number, 0), "seccomp: add a rule"));
+  }
+  return export_instructions(context.get());
+}
+
 bool lists(std::span<const SyscallRule> rules, int number) {
   return std::any_of(rules.begin(), rules.end(),
                      [number](const SyscallRule& rule) { return rule.number == number; });
@@ -106,36 +130,20 @@ std::vector<SyscallRule> hand_over_rules(const Profile& profile) {
   return rules;
 }
 
-Result<std::vector<FilterInstruction>> compile_waiting(const Profile& profile) {
-  const Context context(::seccomp_init(SCMP_ACT_NOTIFY));
-  if (context == nullptr) return fail_errno("seccomp: no memory", ENOMEM);
-  TRY(check(::seccomp_attr_set(context.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS),
-            "seccomp: foreign architectures"));
-  for (const SyscallRule& rule : profile.syscalls) TRY(add_rule(context.get(), rule));
-  for (const SyscallRule& rule : kSanitizerSyscalls) TRY(add_rule(context.get(), rule));
-  for (const SyscallRule& rule : hand_over_rules(profile)) TRY(add_rule(context.get(), rule));
-  return export_instructions(context.get());
-}
-
-// What it allows is the other filter's to decide.
-Result<std::vector<FilterInstruction>> compile_closing(const Profile& profile) {
-  const Context context(::seccomp_init(SCMP_ACT_ALLOW));
-  if (context == nullptr) return fail_errno("seccomp: no memory", ENOMEM);
-  TRY(check(::seccomp_attr_set(context.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ALLOW),
-            "seccomp: foreign architectures"));
-  for (const SyscallRule& rule : hand_over_rules(profile)) {
-    TRY(check(::seccomp_rule_add_exact(context.get(), SCMP_ACT_KILL_PROCESS, rule.number, 0),
-              "seccomp: add a rule"));
-  }
-  return export_instructions(context.get());
-}
-
 }  // namespace
 
 Result<ForensicFilters> compile_forensic(const Profile& profile) {
+  const std::vector<SyscallRule> handing_over = hand_over_rules(profile);
+  TRY_LET(const Context context, start_filter(SCMP_ACT_NOTIFY, SCMP_ACT_KILL_PROCESS));
+  TRY(add_rules(context.get(), profile.syscalls));
+  TRY(add_rules(context.get(), kSanitizerSyscalls));
+  TRY(add_rules(context.get(), handing_over));
+  std::vector<int> over;
+  for (const SyscallRule& rule : handing_over) over.push_back(rule.number);
+
   ForensicFilters filters;
-  TRY_LET(filters.waiting, compile_waiting(profile));
-  TRY_LET(filters.closing, compile_closing(profile));
+  TRY_LET(filters.waiting, export_instructions(context.get()));
+  TRY_LET(filters.closing, compile_exceptions(over, SCMP_ACT_KILL_PROCESS));
   if (filters.waiting.size() + filters.closing.size() > common::ipc::kFilterInstructionsMax) {
     return fail_errno("seccomp: the filters are too long", ENOSPC);
   }
@@ -144,14 +152,12 @@ Result<ForensicFilters> compile_forensic(const Profile& profile) {
 
 Result<std::vector<FilterInstruction>> compile_filter(const Profile& profile) {
   const bool refuses = profile.otherwise == Profile::Otherwise::kRefuse;
-  const Context context(::seccomp_init(refuses ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_KILL_PROCESS));
-  if (context == nullptr) return fail_errno("seccomp: no memory", ENOMEM);
-  // Foreign architectures (int 0x80, x32) are what the default is: death.
-  TRY(check(::seccomp_attr_set(context.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS),
-            "seccomp: foreign architectures"));
-  for (const SyscallRule& rule : profile.syscalls) TRY(add_rule(context.get(), rule));
-  for (const SyscallRule& rule : profile.by_chance) TRY(add_rule(context.get(), rule));
-  for (const SyscallRule& rule : kSanitizerSyscalls) TRY(add_rule(context.get(), rule));
+  TRY_LET(
+      const Context context,
+      start_filter(refuses ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_KILL_PROCESS, SCMP_ACT_KILL_PROCESS));
+  TRY(add_rules(context.get(), profile.syscalls));
+  TRY(add_rules(context.get(), profile.by_chance));
+  TRY(add_rules(context.get(), kSanitizerSyscalls));
   for (const int number : profile.not_there) {
     TRY(add_rule(context.get(), {number, {}, ""}));  // compile_absence()'s answer is the stricter.
   }
@@ -167,15 +173,7 @@ Result<std::vector<FilterInstruction>> compile_filter(const Profile& profile) {
 }
 
 Result<std::vector<FilterInstruction>> compile_absence(const Profile& profile) {
-  const Context context(::seccomp_init(SCMP_ACT_ALLOW));
-  if (context == nullptr) return fail_errno("seccomp: no memory", ENOMEM);
-  TRY(check(::seccomp_attr_set(context.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ALLOW),
-            "seccomp: foreign architectures"));
-  for (const int number : profile.not_there) {
-    TRY(check(::seccomp_rule_add_exact(context.get(), SCMP_ACT_ERRNO(ENOSYS), number, 0),
-              "seccomp: add a rule"));
-  }
-  return export_instructions(context.get());
+  return compile_exceptions(profile.not_there, SCMP_ACT_ERRNO(ENOSYS));
 }
 
 // What is not there is asked for on purpose, so it leaves no record: whoever makes us ask could
