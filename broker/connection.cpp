@@ -97,13 +97,9 @@ Connection::Connection(Services& services, const DeviceFacts& facts, DeviceLog& 
       effort_(kEffortPerSecond, kEffortBurst) {}
 
 common::Result<void> Connection::watch(bool adopted) {
-  if (session_.forensic.valid()) {
-    TRY_LET(forensics_, Forensics::watch(services_.loop, std::move(session_.forensic),
-                                         session_.child.pidfd.ref()));
-  }
   TRY_LET(packet_watch_, services_.loop.watch(session_.socket.ref(), EPOLLIN,
                                               [this](std::uint32_t) { on_packets(); }));
-  return exit_watch_.start(services_.loop, session_.child, adopted,
+  return exit_watch_.start(services_.loop, session_, adopted,
                            [this](const Death& death) { on_session_exit(death); });
 }
 
@@ -380,10 +376,7 @@ void Connection::session_event(const ipc::SessionEvent& event) {
 
 // --- how it ends ---------------------------------------------------------------------------------
 
-void Connection::on_session_exit(const Death& told) {
-  Death death = told;
-  if (forensics_ != nullptr) death.caught = forensics_->caught();
-  forensics_.reset();
+void Connection::on_session_exit(const Death& death) {
   read_last_words();
   record_session_end(death);
   log_session_end(death);

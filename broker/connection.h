@@ -24,7 +24,6 @@
 #include "broker/device_model.h"
 #include "broker/event_loop.h"
 #include "broker/exit_watch.h"
-#include "broker/forensics.h"
 #include "broker/jailer.h"
 #include "broker/keep.h"
 #include "broker/queue_book.h"
@@ -176,7 +175,6 @@ class Connection final : private SessionRequests {
   // connects again goes on from the used index it finds then, so that must be final.
   common::Fd vmm_;
   Jailed session_;
-  std::unique_ptr<Forensics> forensics_;  // Null without --forensic.
   Kept kept_;
   Ended ended_;
   SessionPeer peer_;

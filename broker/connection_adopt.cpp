@@ -23,9 +23,7 @@ common::Result<std::unique_ptr<Connection>> Connection::adopt(Services& services
   jailed.child.pidfd = std::move(session.fds[0]);
   jailed.socket = std::move(session.fds[1]);
   jailed.page_file = std::move(session.fds[2]);
-  TRY_LET(jailed.memory,
-          common::SharedRegion::map(jailed.page_file.ref(), 0, common::kStatusPageBytes,
-                                    common::SharedRegion::Access::kReadOnly));
+  TRY(jailed.map_page());
   Visitor visitor{std::move(session.fds[3]), {}, clean_text(session.record.text.data()), {}};
   std::unique_ptr<Connection> connection(new Connection(services, facts, log, std::move(visitor),
                                                         std::move(jailed), session.record.start,

@@ -15,20 +15,23 @@ constexpr int kReapTries = 50;
 
 }  // namespace
 
-common::Result<void> ExitWatch::start(EventLoop& loop, const policy::Child& child, bool adopted,
-                                      Ended ended) {
+common::Result<void> ExitWatch::start(EventLoop& loop, Jailed& process, bool adopted, Ended ended) {
   loop_ = &loop;
-  child_ = &child;
+  child_ = &process.child;
   adopted_ = adopted;
   tries_left_ = kReapTries;
   ended_ = std::move(ended);
-  TRY_LET(watch_, loop.watch(child.pidfd.ref(), EPOLLIN, [this](std::uint32_t) { look(); }));
+  if (process.forensic.valid()) {
+    TRY_LET(forensics_, Forensics::watch(loop, std::move(process.forensic), child_->pidfd.ref()));
+  }
+  TRY_LET(watch_, loop.watch(child_->pidfd.ref(), EPOLLIN, [this](std::uint32_t) { look(); }));
   return {};
 }
 
 void ExitWatch::reset() noexcept {
   watch_.reset();
   timer_.reset();
+  forensics_.reset();
 }
 
 void ExitWatch::look() {
@@ -43,6 +46,7 @@ void ExitWatch::look() {
     death = Death{CLD_KILLED, 0, false};
   }
   if (!death) return;
+  if (forensics_ != nullptr) death->caught = forensics_->caught();
   reset();
   // A copy: the handler may destroy us.
   const Ended ended = ended_;

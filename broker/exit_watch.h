@@ -1,12 +1,14 @@
 // broker/exit_watch.h: tells once how a process ended: a child of ours, or one that an earlier
-// broker has started (keep.h).
+// broker has started (keep.h). With --forensic also what one of ours was killed for.
 #pragma once
 
 #include <functional>
+#include <memory>
 
 #include "broker/death.h"
 #include "broker/event_loop.h"
-#include "common/fd.h"
+#include "broker/forensics.h"
+#include "broker/jailer.h"
 #include "common/result.h"
 
 namespace broker {
@@ -15,9 +17,9 @@ class ExitWatch {
  public:
   using Ended = std::function<void(const Death&)>;
 
-  // `child` outlives the watch.
-  [[nodiscard]] common::Result<void> start(EventLoop& loop, const policy::Child& child,
-                                           bool adopted, Ended ended);
+  // `process` outlives the watch, which takes its end of the listener (Jailed::forensic).
+  [[nodiscard]] common::Result<void> start(EventLoop& loop, Jailed& process, bool adopted,
+                                           Ended ended);
   void reset() noexcept;
 
  private:
@@ -27,6 +29,7 @@ class ExitWatch {
   const policy::Child* child_ = nullptr;
   bool adopted_ = false;
   int tries_left_ = 0;
+  std::unique_ptr<Forensics> forensics_;  // Null without --forensic.
   Ended ended_;
   EventLoop::Registration watch_;
   EventLoop::Registration timer_;

@@ -39,6 +39,12 @@ std::string worker_title(common::DeviceKind kind) {
 
 }  // namespace
 
+Result<void> Jailed::map_page() {
+  TRY_LET(memory, common::SharedRegion::map(page_file.ref(), 0, common::kStatusPageBytes,
+                                            common::SharedRegion::Access::kReadOnly));
+  return {};
+}
+
 common::LayerResults reported_layers(const common::StatusPage& page) noexcept {
   common::LayerResults results{};
   for (std::size_t i = 0; i < results.size(); ++i) {
@@ -192,14 +198,13 @@ Result<Jailed> Jailer::start(const Start& what) {
     request.cgroup = cgroups_->leaf(what.uid, what.leaf);
 
   Jailed jailed;
-  TRY_LET(jailed.memory, common::SharedRegion::map(page.ref(), 0, common::kStatusPageBytes,
-                                                   common::SharedRegion::Access::kReadOnly));
+  jailed.page_file = std::move(page);
+  TRY(jailed.map_page());
   TRY_LET(jailed.child, policy::spawn(request));
   jailed.socket = std::move(ends.second);
   jailed.uid = request.uid;
   jailed.filter = filters_.at(&what.profile).digest;
   jailed.forensic = std::move(forensic.second);
-  jailed.page_file = std::move(page);
   return jailed;
 }
 

@@ -34,6 +34,8 @@ struct Jailed {
   common::Fd forensic;          // Where it hands over its listener; only with --forensic.
   common::Fd page_file;         // The same, to be kept.
 
+  // `page_file`, for us to read.
+  [[nodiscard]] common::Result<void> map_page();
   [[nodiscard]] const common::StatusPage& page() const noexcept {
     return *reinterpret_cast<const common::StatusPage*>(memory.bytes().data());
   }

@@ -182,10 +182,9 @@ Answer<void> Keep::adopt_keeper(KeptThing thing) {
   keeper_.child.pid = static_cast<pid_t>(thing.record.numbers[0]);
   keeper_.child.pidfd = std::move(thing.fds[0]);
   keeper_.page_file = std::move(thing.fds[1]);
-  auto page = common::SharedRegion::map(keeper_.page_file.ref(), 0, common::kStatusPageBytes,
-                                        common::SharedRegion::Access::kReadOnly);
-  if (!page) return fail(keeper_error("has no status page: " + errno_text(page.error().os_errno)));
-  keeper_.memory = *std::move(page);
+  if (const auto page = keeper_.map_page(); !page) {
+    return fail(keeper_error("has no status page: " + errno_text(page.error().os_errno)));
+  }
   const std::array<FdRef, 2> fds = {keeper_.child.pidfd.ref(), keeper_.page_file.ref()};
   adopt_thing(thing, fds);
   return {};

@@ -57,11 +57,7 @@ common::Result<std::unique_ptr<Worker>> Worker::start(Services& services, Device
 }
 
 common::Result<void> Worker::watch() {
-  if (process_.forensic.valid()) {
-    TRY_LET(forensics_, Forensics::watch(services_.loop, std::move(process_.forensic),
-                                         process_.child.pidfd.ref()));
-  }
-  return exit_watch_.start(services_.loop, process_.child, adopted_,
+  return exit_watch_.start(services_.loop, process_, adopted_,
                            [this](const Death& death) { on_exit(death); });
 }
 
@@ -92,9 +88,7 @@ common::Result<std::unique_ptr<Worker>> Worker::adopt(Services& services, Device
   worker->process_.child.pidfd = std::move(kept.fds[0]);
   worker->stop_ = std::move(kept.fds[1]);
   worker->process_.page_file = std::move(kept.fds[2]);
-  TRY_LET(worker->process_.memory,
-          common::SharedRegion::map(worker->process_.page_file.ref(), 0, common::kStatusPageBytes,
-                                    common::SharedRegion::Access::kReadOnly));
+  TRY(worker->process_.map_page());
   const std::array<common::FdRef, 3> fds = {worker->process_.child.pidfd.ref(), worker->stop_.ref(),
                                             worker->process_.page_file.ref()};
   services.keep->adopt_thing(kept, fds);
@@ -250,9 +244,7 @@ void Worker::answer_all_swaps() {
 }
 
 void Worker::on_exit(const Death& told) {
-  Death death = guessed(told);
-  if (forensics_ != nullptr) death.caught = forensics_->caught();
-  forensics_.reset();
+  const Death death = guessed(told);
   if (death.known || !was_sealed() || services_.audit == nullptr) return conclude(death);
   // It may have been what --on-worker-violation is about, and then the kernel has recorded it.
   services_.audit->find(

@@ -17,7 +17,6 @@
 #include "broker/device_log.h"
 #include "broker/event_loop.h"
 #include "broker/exit_watch.h"
-#include "broker/forensics.h"
 #include "broker/jailer.h"
 #include "broker/keep.h"
 #include "broker/queue_book.h"
@@ -140,7 +139,6 @@ class Worker {
   std::uint32_t ticks_per_us_;
   std::chrono::steady_clock::time_point started_;
   Jailed process_;
-  std::unique_ptr<Forensics> forensics_;  // Null without --forensic.
   // io_uring: the worker's ring lives until this is closed, its files with it. Not valid with the
   // fallback engine, and where the worker was adopted: then only `stop_` reaches it.
   common::Fd engine_;
