@@ -108,10 +108,12 @@ common::Result<void> Connection::keep() {
   record.numbers[0] = static_cast<std::uint64_t>(session_.child.pid);
   record.start = start_;
   set_text(record, visitor_name_);
-  const std::array<common::FdRef, 4> fds = {session_.child.pidfd.ref(), session_.socket.ref(),
-                                            session_.page_file.ref(), vmm_.ref()};
-  TRY_LET(kept_, keep_thing(facts_.keep, 0, record, fds));
+  TRY_LET(kept_, keep_thing(facts_.keep, 0, record, kept_fds()));
   return {};
+}
+
+std::array<common::FdRef, 4> Connection::kept_fds() const noexcept {
+  return {session_.child.pidfd.ref(), session_.socket.ref(), session_.page_file.ref(), vmm_.ref()};
 }
 
 // --- what the operator, or the loop, wants -------------------------------------------------------

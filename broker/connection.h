@@ -119,6 +119,8 @@ class Connection final : private SessionRequests {
              Jailed session, const common::ipc::SessionStart& start, Ended ended);
   [[nodiscard]] common::Result<void> watch(bool adopted);
   [[nodiscard]] common::Result<void> keep();
+  // As adopt() takes them.
+  [[nodiscard]] std::array<common::FdRef, 4> kept_fds() const noexcept;
 
   // After adopt().
   [[nodiscard]] common::Result<void> resume(std::vector<KeptThing> workers);

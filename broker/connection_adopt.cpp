@@ -28,10 +28,7 @@ common::Result<std::unique_ptr<Connection>> Connection::adopt(Services& services
   std::unique_ptr<Connection> connection(new Connection(services, facts, log, std::move(visitor),
                                                         std::move(jailed), session.record.start,
                                                         std::move(ended)));
-  const std::array<common::FdRef, 4> fds = {
-      connection->session_.child.pidfd.ref(), connection->session_.socket.ref(),
-      connection->session_.page_file.ref(), connection->vmm_.ref()};
-  services.keep->adopt_thing(session, fds);
+  services.keep->adopt_thing(session, connection->kept_fds());
   connection->kept_ = Kept(services.keep, session.id);
   connection->adopted_ = connection->jail_recorded_ = true;  // By whoever started it.
   log.record(audit::process_adopted(connection->session_process()));

@@ -67,10 +67,12 @@ common::Result<void> Worker::keep(const WorkerOrder& order) {
   record.numbers[1] = order.queue;
   record.numbers[2] = static_cast<std::uint64_t>(engine_kind_);
   record.numbers[3] = static_cast<std::uint64_t>(started_.time_since_epoch().count());
-  const std::array<common::FdRef, 3> fds = {process_.child.pidfd.ref(), stop_.ref(),
-                                            process_.page_file.ref()};
-  TRY_LET(kept_, keep_thing(order.keep, order.group, record, fds));
+  TRY_LET(kept_, keep_thing(order.keep, order.group, record, kept_fds()));
   return {};
+}
+
+std::array<common::FdRef, 3> Worker::kept_fds() const noexcept {
+  return {process_.child.pidfd.ref(), stop_.ref(), process_.page_file.ref()};
 }
 
 common::Result<std::unique_ptr<Worker>> Worker::adopt(Services& services, DeviceLog& log,
@@ -89,9 +91,7 @@ common::Result<std::unique_ptr<Worker>> Worker::adopt(Services& services, Device
   worker->stop_ = std::move(kept.fds[1]);
   worker->process_.page_file = std::move(kept.fds[2]);
   TRY(worker->process_.map_page());
-  const std::array<common::FdRef, 3> fds = {worker->process_.child.pidfd.ref(), worker->stop_.ref(),
-                                            worker->process_.page_file.ref()};
-  services.keep->adopt_thing(kept, fds);
+  services.keep->adopt_thing(kept, worker->kept_fds());
   worker->kept_ = Kept(services.keep, kept.id);
   worker->jail_recorded_ = true;  // By whoever started it.
   log.record(audit::process_adopted(worker->process()));

@@ -5,6 +5,7 @@
 // and what it does not do in time, SIGKILL does.
 #pragma once
 
+#include <array>
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -111,6 +112,8 @@ class Worker {
 
   Worker(Services& services, DeviceLog& log, const WorkerOrder& order, Ended ended);
   [[nodiscard]] common::Result<void> keep(const WorkerOrder& order);
+  // As adopt() takes them.
+  [[nodiscard]] std::array<common::FdRef, 3> kept_fds() const noexcept;
   [[nodiscard]] common::Result<void> watch();
   void check_jail(int tries_left);
   void send_stop();
