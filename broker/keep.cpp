@@ -155,7 +155,8 @@ Answer<std::unique_ptr<Keep>> Keep::adopt(EventLoop& loop, Jailer& jailer, Keepe
   return keep;
 }
 
-// The door goes with the keeper; one that takes its place opens another.
+// The door goes with the keeper; one that takes its place opens another, and is told of all that is
+// kept: once, or it takes us for one that does not know what it says.
 Answer<void> Keep::start_keeper() {
   const Fd door = std::move(door_.fd);
   auto started = jailer_.start_keeper(door.ref());
@@ -166,7 +167,9 @@ Answer<void> Keep::start_keeper() {
   keeper_ = *std::move(started);
   socket_ = std::move(keeper_.socket);
   TRY(watch());
-  if (!put_keeper()) return fail(keeper_error("does not answer"));
+  bool heard = true;
+  for (const auto& [id, copy] : copies_) heard = heard && send(id, copy, false);
+  if (!heard || !put_keeper()) return fail(keeper_error("does not answer"));
   return {};
 }
 
@@ -252,9 +255,6 @@ void Keep::on_lost() {
     auto door = listen_for_brokers(path);
     if (door) door_ = *std::move(door);
     again = door && start_keeper();
-  }
-  for (auto copy = copies_.begin(); again && copy != copies_.end(); ++copy) {
-    again = send(copy->first, copy->second, false);
   }
   if (again && complete_) complete();
   given_up_ = !again;

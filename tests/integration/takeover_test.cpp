@@ -402,6 +402,24 @@ TEST_P(Takeover, KeeperThatDiesIsReplaced) {
   stop_all();
 }
 
+// It has been told of everything, and takes part in a takeover as the first one would have.
+TEST_P(Takeover, KeeperThatReplacedAnotherKeepsForATakeover) {
+  start();
+  VerifiedLoad load(queue(), {.depth = 8});
+  for (const char* what : {"first", "second"}) {
+    SCOPED_TRACE(what);
+    const std::vector<pid_t> keepers = first("keeper");  // The second time of an earlier broker.
+    ASSERT_THAT(keepers, SizeIs(1));
+    ASSERT_EQ(::kill(keepers[0], SIGKILL), 0);
+    EXPECT_THAT(host_.broker().wait_for_line({"another one keeps"}), Not(IsEmpty()));
+    note_children();
+    take_over();
+    load.expect_progress();
+  }
+  load.stop();
+  stop_all();
+}
+
 TEST_P(Takeover, WithOrphansEndNothingOutlivesTheBroker) {
   host_.serve({.options = {"--orphans=end"}});
   client_ = host_.connect();
