@@ -227,7 +227,8 @@ TEST_F(Audit, SaysWhatAFullDiskHasLost) {
   visit();  // The broker goes on.
   std::filesystem::remove(filler);
   stop();
-  EXPECT_THAT(events(log), Contains("events-lost").Times(1));
+  // Once for each gap: what says that events were lost may fit in where none of them did.
+  EXPECT_THAT(events(log), Contains("events-lost"));
   EXPECT_EQ(events(log).back(), "broker-stopped");
   EXPECT_THAT(verified({log}, 0), HasSubstr("events were lost before event"));
   EXPECT_EQ(::umount2(small.c_str(), MNT_DETACH), 0);
