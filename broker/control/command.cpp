@@ -102,87 +102,90 @@ constexpr std::array kStopping = {
 
 constexpr OperatorCommand kCommands[] = {
     {"status", Names::kNone, "ask a running broker how it is",
-     "Shows the broker that listens on the operator's socket: its version, how long it runs, how "
-     "many\n"
-     "devices it serves, and what this user may do.\n",
+     R"(Shows the broker that listens on the operator's socket: its version, how long it runs, how
+many devices it serves, and what this user may do.
+)",
      kPlain, run_status},
     {"list", Names::kAny, "show the devices it serves",
-     "Shows the devices of the broker, or those that are named: each one's state, the VMM that "
-     "uses "
-     "it,\nits workers, and how many layers of the jail hold.\n",
+     R"(Shows the devices of the broker, or those that are named: each one's state, the VMM that
+uses it, its workers, and how many layers of the jail hold.
+)",
      kPlain, run_list},
     {"add", Names::kSome, "have it serve another device",
-     "Has the broker serve a disk (add blk) or a network card (add net), with the options of\n"
-     "'bulkhead blk' and 'bulkhead net'. Descriptors (--fd, --tap-fd) are passed to the broker, "
-     "which "
-     "can\nso use what it could not open itself.\n",
+     R"(Has the broker serve a disk (add blk) or a network card (add net), with the options of
+'bulkhead blk' and 'bulkhead net'. Descriptors (--fd, --tap-fd) are passed to the broker,
+which can so use what it could not open itself.
+)",
      kAdding, run_add},
     {"apply", Names::kNone, "have it serve what a file lists now",
-     "Compares FILE and its drop-in files with what the broker serves, and has it add, replace, "
-     "change "
-     "or\nremove what differs; every other device goes on. A device that a VMM uses is only cut "
-     "off by "
-     "force,\nand one that was added by 'bulkhead add' stays unless FILE lists it. SIGHUP has the "
-     "broker "
-     "do the\nsame with its own file, without force.\n",
+     R"(Compares FILE and its drop-in files with what the broker serves, and has it add, replace,
+change or remove what differs; every other device goes on. A device that a VMM uses is only
+cut off by force, and one that was added by 'bulkhead add' stays unless FILE lists it.
+SIGHUP has the broker do the same with its own file, without force.
+)",
      kApplying, run_apply},
     {"check", Names::kNone, "tell what is wrong with a file",
-     "Reads FILE and its drop-in files as 'bulkhead serve' would, looks at every image, interface "
-     "and\n"
-     "socket without changing anything, and tries the jail on this host: says for each device "
-     "whether it "
-     "would\nbe served, and in which posture. Run it as the user of the broker. A broker that "
-     "serves the "
-     "device\nalready is asked, so that it is not mistaken for another user of the image.\n",
+     R"(Reads FILE and its drop-in files as 'bulkhead serve' would, looks at every image, interface
+and socket without changing anything, and tries the jail on this host: says for each device
+whether it would be served, and in which posture. Run it as the user of the broker. A broker
+that serves the device already is asked, so that it is not mistaken for another user of the
+image.
+)",
      kChecking, run_check},
     {"remove", Names::kSome, "take devices away from it",
-     "Ends these devices: their sockets go, their disks and taps are free. One that a VMM uses is "
-     "only\nremoved by force. A device of the configuration file comes back with the next start.\n",
+     R"(Ends these devices: their sockets go, their disks and taps are free. One that a VMM uses is
+only removed by force. A device of the configuration file comes back with the next start.
+)",
      kForceful, run_remove},
     {"stop", Names::kAny, "stop devices, or the broker",
-     "Stops these devices: what their workers have taken is finished (for 30 s at most), then "
-     "their "
-     "VMMs\nsee the connection end. They stay in the list, and 'bulkhead start' serves them "
-     "again.\n",
+     R"(Stops these devices: what their workers have taken is finished (for 30 s at most), then
+their VMMs see the connection end. They stay in the list, and 'bulkhead start' serves them
+again.
+)",
      kStopping, run_stop},
     {"drain", Names::kSome, "let no VMM in any more",
-     "Closes the sockets of these devices. A VMM that uses one is served until it goes; then the "
-     "device\nis stopped.\n",
+     R"(Closes the sockets of these devices. A VMM that uses one is served until it goes; then the
+device is stopped.
+)",
      kPlain, run_drain},
     {"start", Names::kSome, "serve stopped devices again",
-     "Opens the disks or taps of these devices again, and listens on their sockets.\n", kPlain,
-     run_start},
+     R"(Opens the disks or taps of these devices again, and listens on their sockets.
+)",
+     kPlain, run_start},
     {"resize", Names::kSome, "look at the size of disks now",
-     "Looks at the size of the images or block devices now, not within 2 s, and tells the VMMs. "
-     "Make "
-     "them\nlarger first: truncate -s 20G FILE, or lvextend.\n",
+     R"(Looks at the size of the images or block devices now, not within 2 s, and tells the VMMs.
+Make them larger first: truncate -s 20G FILE, or lvextend.
+)",
      kPlain, run_resize},
     {"snippet", Names::kSome, "print what attaches them to a VMM",
-     "Prints the lines that attach these devices to a virtual machine monitor: for its command "
-     "line, or\nits configuration. Sizes of memory, and how many queues a guest has use for, are "
-     "yours to change.\n",
+     R"(Prints the lines that attach these devices to a virtual machine monitor: for its command
+line, or its configuration. Sizes of memory, and how many queues a guest has use for, are
+yours to change.
+)",
      kPasting, run_snippet},
     {"limit", Names::kLimits, "show or change how much guests may use",
-     "Changes how many requests (iops), packets, or bytes (bps) a second may pass, of one device "
-     "or "
-     "of\na group of devices, while it is used: iops=1000 bps=50M. Reads and writes apart: "
-     "read-iops,\nwrite-bps; of a network card packets, rx-packets, tx-bps. A burst may pass at "
-     "once: iops-burst=500,\nor burst=200ms for all that are named; else what passes in 100 ms. "
-     "iops=none takes one away, none\nall of them. What is not named stays. Without a change it "
-     "shows them, without a name all.\n",
+     R"(Changes how many requests (iops), packets, or bytes (bps) a second may pass, of one device
+or of a group of devices, while it is used: iops=1000 bps=50M. Reads and writes apart:
+read-iops, write-bps; of a network card packets, rx-packets, tx-bps. A burst may pass at
+once: iops-burst=500, or burst=200ms for all that are named; else what passes in 100 ms.
+iops=none takes one away, none all of them. What is not named stays. Without a change it
+shows them, without a name all.
+)",
      kLimiting, run_limit},
     {"metrics", Names::kNone, "print its counters for Prometheus",
-     "Prints what its devices have done, in Prometheus' text format. Counters begin anew with the "
-     "broker.\n",
+     R"(Prints what its devices have done, in Prometheus' text format. Counters begin anew with the
+broker.
+)",
      kMeasuring, run_metrics},
     {"events", Names::kNone, "follow what it logs",
-     "Prints the last lines of the broker's log (at most 1024 are kept) and every new one, until "
-     "the\n"
-     "broker ends.\n",
+     R"(Prints the last lines of the broker's log (at most 1024 are kept) and every new one, until
+the broker ends.
+)",
      kFollowing, run_events},
     {"top", Names::kNone, "show what its devices do now",
-     "Shows requests or packets and bytes a second of every device, the busiest first, again each "
-     "second.\n",
+     R"(Shows requests or packets and bytes a second of every device, the busiest first, again each
+second.
+)",
      kWatching, run_top},
 };
 
