@@ -157,20 +157,15 @@ common::ipc::BlkStart make_device(std::uint8_t flags, std::uint8_t alignment) {
 }
 
 common::ipc::RingStart make_ring(std::uint8_t size_log2, std::uint8_t flags) {
-  common::ipc::RingStart ring{};
-  ring.kind = common::ipc::RingStart::kKind;
-  ring.queue_size = 1U << (size_log2 % 7);
-  ring.desc_addr = fuzz::Guest::kDesc;
-  ring.avail_addr = fuzz::Guest::kAvail;
-  ring.used_addr = fuzz::Guest::kUsed;
-  ring.features = common::kFeatureVersion1;
-  if ((flags & kEventIdx) != 0) ring.features |= common::kFeatureEventIdx;
-  if ((flags & kIndirect) != 0) ring.features |= common::kFeatureIndirectDesc;
-  if ((flags & kFlush) != 0) ring.features |= common::blk::kFeatureFlush;
-  if ((flags & kConfigWce) != 0) ring.features |= common::blk::kFeatureConfigWce;
+  std::uint64_t features = common::kFeatureVersion1;
+  if ((flags & kEventIdx) != 0) features |= common::kFeatureEventIdx;
+  if ((flags & kIndirect) != 0) features |= common::kFeatureIndirectDesc;
+  if ((flags & kFlush) != 0) features |= common::blk::kFeatureFlush;
+  if ((flags & kConfigWce) != 0) features |= common::blk::kFeatureConfigWce;
   if ((flags & kRanges) != 0) {
-    ring.features |= common::blk::kFeatureDiscard | common::blk::kFeatureWriteZeroes;
+    features |= common::blk::kFeatureDiscard | common::blk::kFeatureWriteZeroes;
   }
+  common::ipc::RingStart ring = fuzz::Guest::ring(size_log2, features);
   ring.writable_config[0] = (flags & kWriteBack) != 0;
   return ring;
 }

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <span>
 
+#include "common/ipc/worker_messages.h"
 #include "tests/fakes/guest_driver.h"
 
 namespace fuzz {
@@ -34,6 +35,17 @@ struct Guest {
   Guest() : ram(kFirstBytes, fakes::GuestRam::Backing::kPrivate, {kStart}) {
     ram.add_region({kStart + kFirstBytes}, kSecondBytes);
     ram.add_region({kTop}, kTopBytes);
+  }
+
+  [[nodiscard]] static common::ipc::RingStart ring(std::uint8_t size_log2, std::uint64_t features) {
+    common::ipc::RingStart ring{};
+    ring.kind = common::ipc::RingStart::kKind;
+    ring.queue_size = 1U << (size_log2 % 7);
+    ring.desc_addr = kDesc;
+    ring.avail_addr = kAvail;
+    ring.used_addr = kUsed;
+    ring.features = features;
+    return ring;
   }
 
   void load(std::span<const std::uint8_t> image) {

@@ -188,17 +188,6 @@ class FuzzLink final : public worker::ControlLink {
   fuzz::Input& script_;
 };
 
-common::ipc::RingStart make_ring(std::uint8_t size_log2, std::uint64_t features) {
-  common::ipc::RingStart ring{};
-  ring.kind = common::ipc::RingStart::kKind;
-  ring.queue_size = 1U << (size_log2 % 7);
-  ring.desc_addr = fuzz::Guest::kDesc;
-  ring.avail_addr = fuzz::Guest::kAvail;
-  ring.used_addr = fuzz::Guest::kUsed;
-  ring.features = features;
-  return ring;
-}
-
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -218,8 +207,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const auto role = static_cast<common::ipc::NetRole>(device.role);
   FuzzTap tap(guest, features, role == common::ipc::NetRole::kReceive, input);
   common::StatusPage status{};
-  const worker::NetQueueParts parts{guest.ram.memory(), device, make_ring(size_log2, features),
-                                    &tap, &status};
+  const worker::NetQueueParts parts{guest.ram.memory(), device,
+                                    fuzz::Guest::ring(size_log2, features), &tap, &status};
   WorkerExit exit = WorkerExit::kStopped;
   if (role == common::ipc::NetRole::kReceive) {
     exit = worker::NetReceive::create(parts)->run();

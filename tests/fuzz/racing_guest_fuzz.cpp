@@ -84,17 +84,11 @@ class OtherCpu {
 };
 
 common::ipc::RingStart make_ring(std::uint8_t size_log2, std::uint8_t flags) {
-  common::ipc::RingStart ring{};
-  ring.kind = common::ipc::RingStart::kKind;
-  ring.queue_size = 1U << (size_log2 % 7);
-  ring.desc_addr = fuzz::Guest::kDesc;
-  ring.avail_addr = fuzz::Guest::kAvail;
-  ring.used_addr = fuzz::Guest::kUsed;
-  ring.features = common::kFeatureVersion1 | common::blk::kFeatureFlush |
-                  common::blk::kFeatureDiscard | common::blk::kFeatureWriteZeroes;
-  if ((flags & 1U) != 0) ring.features |= common::kFeatureEventIdx;
-  if ((flags & 2U) != 0) ring.features |= common::kFeatureIndirectDesc;
-  return ring;
+  std::uint64_t features = common::kFeatureVersion1 | common::blk::kFeatureFlush |
+                           common::blk::kFeatureDiscard | common::blk::kFeatureWriteZeroes;
+  if ((flags & 1U) != 0) features |= common::kFeatureEventIdx;
+  if ((flags & 2U) != 0) features |= common::kFeatureIndirectDesc;
+  return fuzz::Guest::ring(size_log2, features);
 }
 
 common::ipc::BlkStart make_device(std::uint8_t flags) {

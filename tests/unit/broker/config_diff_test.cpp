@@ -3,19 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/unit/broker/device_fixtures.h"
+
 namespace broker {
 namespace {
 
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
-
-DeviceConfig disk(const std::string& name) {
-  DeviceConfig device;
-  device.name = name;
-  device.socket_path = "/" + name + ".sock";
-  device.blk_file = "/" + name;
-  return device;
-}
 
 // "remove a", with "!" where its VMM would be cut off.
 std::vector<std::string> words(const std::vector<Change>& changes) {
@@ -28,40 +22,43 @@ std::vector<std::string> words(const std::vector<Change>& changes) {
 }
 
 TEST(ConfigDiff, IsEmptyWhereNothingHasChanged) {
-  EXPECT_THAT(changes_to({disk("a"), disk("b")}, {{"a", {disk("a")}}, {"b", {disk("b")}}}),
+  EXPECT_THAT(changes_to({plain_disk("a"), plain_disk("b")},
+                         {{"a", {plain_disk("a")}}, {"b", {plain_disk("b")}}}),
               IsEmpty());
 }
 
 TEST(ConfigDiff, RemovesBeforeItAdds) {
-  EXPECT_THAT(words(changes_to({disk("b"), disk("c")}, {{"a", {disk("a")}}, {"b", {disk("b")}}})),
+  EXPECT_THAT(words(changes_to({plain_disk("b"), plain_disk("c")},
+                               {{"a", {plain_disk("a")}}, {"b", {plain_disk("b")}}})),
               ElementsAre("remove a", "add c"));
 }
 
 TEST(ConfigDiff, ReplacesWhatNeedsANewDevice) {
-  DeviceConfig changed = disk("a");
+  DeviceConfig changed = plain_disk("a");
   changed.read_only = true;
-  EXPECT_THAT(words(changes_to({changed}, {{"a", {disk("a")}}})), ElementsAre("replace a"));
+  EXPECT_THAT(words(changes_to({changed}, {{"a", {plain_disk("a")}}})), ElementsAre("replace a"));
 }
 
 TEST(ConfigDiff, ChangesInPlaceWhatCanBe) {
-  DeviceConfig changed = disk("a");
+  DeviceConfig changed = plain_disk("a");
   changed.tenant = "blue";
   changed.allow_uids = {7};
-  EXPECT_THAT(words(changes_to({changed}, {{"a", {disk("a"), Origin::kFile, true}}})),
+  EXPECT_THAT(words(changes_to({changed}, {{"a", {plain_disk("a"), Origin::kFile, true}}})),
               ElementsAre("change a"));
 }
 
 TEST(ConfigDiff, ChangesLimitsInPlaceAndAGroupNot) {
-  DeviceConfig limited = disk("a");
+  DeviceConfig limited = plain_disk("a");
   limited.limits.at(common::Rate::kBytes) = {1'000'000, 0};
-  DeviceConfig grouped = disk("b");
+  DeviceConfig grouped = plain_disk("b");
   grouped.limit_group = "web";
-  EXPECT_THAT(words(changes_to({limited, grouped}, {{"a", {disk("a")}}, {"b", {disk("b")}}})),
-              ElementsAre("change a", "replace b"));
+  EXPECT_THAT(
+      words(changes_to({limited, grouped}, {{"a", {plain_disk("a")}}, {"b", {plain_disk("b")}}})),
+      ElementsAre("change a", "replace b"));
 }
 
 TEST(ConfigDiff, ReplacesADeviceOfAGroupThatGetsAnotherTenant) {
-  DeviceConfig before = disk("a");
+  DeviceConfig before = plain_disk("a");
   before.limit_group = "web";
   before.tenant = "blue";
   DeviceConfig after = before;
@@ -70,24 +67,25 @@ TEST(ConfigDiff, ReplacesADeviceOfAGroupThatGetsAnotherTenant) {
 }
 
 TEST(ConfigDiff, SaysWhoseVmmWouldBeCutOff) {
-  DeviceConfig changed = disk("b");
+  DeviceConfig changed = plain_disk("b");
   changed.num_queues = 2;
-  EXPECT_THAT(words(changes_to({changed}, {{"a", {disk("a"), Origin::kFile, true}},
-                                           {"b", {disk("b"), Origin::kFile, true}}})),
+  EXPECT_THAT(words(changes_to({changed}, {{"a", {plain_disk("a"), Origin::kFile, true}},
+                                           {"b", {plain_disk("b"), Origin::kFile, true}}})),
               ElementsAre("remove a!", "replace b!"));
 }
 
 TEST(ConfigDiff, LeavesWhatOperatorsHaveAdded) {
-  EXPECT_THAT(changes_to({}, {{"a", {disk("a"), Origin::kOperator, false}}}), IsEmpty());
+  EXPECT_THAT(changes_to({}, {{"a", {plain_disk("a"), Origin::kOperator, false}}}), IsEmpty());
 }
 
 TEST(ConfigDiff, TakesOverWhatOperatorsHaveAddedAndIsListedNow) {
-  EXPECT_THAT(words(changes_to({disk("a")}, {{"a", {disk("a"), Origin::kOperator, true}}})),
-              ElementsAre("change a"));
+  EXPECT_THAT(
+      words(changes_to({plain_disk("a")}, {{"a", {plain_disk("a"), Origin::kOperator, true}}})),
+      ElementsAre("change a"));
 }
 
 TEST(ConfigDiff, DoesNotCompareTheNumbersOfDescriptors) {
-  DeviceConfig one = disk("a");
+  DeviceConfig one = plain_disk("a");
   one.socket_path.clear();
   DeviceConfig other = one;
   one.fd = 3;

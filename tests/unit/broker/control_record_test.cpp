@@ -4,84 +4,41 @@
 #include <gtest/gtest.h>
 
 #include "broker/control/wire.h"
+#include "tests/unit/broker/device_fixtures.h"
 
 namespace broker::control {
 namespace {
 
 using ::testing::HasSubstr;
 
-DeviceConfig disk() {
-  DeviceConfig device;
-  device.name = "vda";
-  device.socket_path = "/run/vda.sock";
-  device.socket_mode = 0640;
-  device.socket_owner = "root";
-  device.socket_group = "kvm";
-  device.client = true;
-  device.allow_uids = {0, 107};
+// As long as texts may be.
+DeviceConfig long_disk() {
+  DeviceConfig device = full_disk();
   device.blk_file = "/" + std::string(4094, 'f');
-  device.read_only = true;
-  device.direct = true;
-  device.discard = false;
-  device.write_zeroes = false;
-  device.block_size = 4096;
   device.serial = std::string(20, 's');
-  device.num_queues = 4;
-  device.queue_size = 128;
-  device.engine = EngineChoice::kFallback;
-  device.poll_us = 20;
-  device.restart_after_violation = true;
-  device.tenant = "blue";
-  device.limits.at(common::Rate::kOperations) = {1000, 0};
-  device.limits.at(common::Rate::kWriteBytes) = {50'000'000, 1'000'000};
-  device.limit_group = "web";
-  device.vm_name = "web 1";
-  device.lock = false;
-  device.vm_uuid = "6a2f41a3-c54c-fce8-32d2-0324e1c32e22";
-  device.uid = 4000;
-  device.memory_max_mib = 512;
-  device.cpu_max_percent = 150;
-  device.pids_max = 40;
-  return device;
-}
-
-DeviceConfig card() {
-  DeviceConfig device;
-  device.kind = common::DeviceKind::kNet;
-  device.name = "eth0";
-  device.socket_path = "/run/eth0.sock";
-  device.tap_name = "tap0";
-  device.tap_create = true;
-  device.mac = MacAddress{0x52, 0x54, 0, 0x12, 0x34, 0x56};
-  device.mtu = 9000;
-  device.offload_csum = false;
-  device.offload_tso = false;
-  device.offload_uso = false;
-  device.mrg_rxbuf = false;
-  device.engine = EngineChoice::kIoUring;
   return device;
 }
 
 // A change to a record that is right.
 template <typename Change>
 std::string error_after(Change change) {
-  DeviceRecord record = record_of(disk());
+  DeviceRecord record = record_of(long_disk());
   change(record);
   const auto device = config_of(record);
   return device ? "(no error)" : device.error();
 }
 
 TEST(DeviceRecord, CarriesEverySetting) {
-  const auto blk = config_of(record_of(disk()));
+  const auto blk = config_of(record_of(long_disk()));
   ASSERT_TRUE(blk) << blk.error();
-  EXPECT_EQ(*blk, disk());
-  const auto net = config_of(record_of(card()));
+  EXPECT_EQ(*blk, long_disk());
+  const auto net = config_of(record_of(full_card()));
   ASSERT_TRUE(net) << net.error();
-  EXPECT_EQ(*net, card());
+  EXPECT_EQ(*net, full_card());
 }
 
 TEST(DeviceRecord, CountsDescriptors) {
-  DeviceConfig device = card();
+  DeviceConfig device = full_card();
   device.fd = 7;
   device.tap_fds = {8, 9};
   EXPECT_EQ(record_of(device).socket_fds, 1u);
