@@ -194,6 +194,7 @@ Answer<void> Keep::adopt_keeper(KeptThing thing) {
 }
 
 Answer<void> Keep::watch() {
+  since_ = std::chrono::steady_clock::now();
   (void)::setsockopt(socket_.ref().number, SOL_SOCKET, SO_SNDTIMEO, &kSendPatience,
                      sizeof(kSendPatience));
   auto watch = loop_.watch(socket_.ref(), EPOLLIN, [this](std::uint32_t) { on_packet(); });
@@ -249,6 +250,7 @@ void Keep::on_lost() {
     return static_cast<KeptType>(each.second.record.type) == KeptType::kKeeper;
   });
   const std::string path = door_.path;
+  if (std::chrono::steady_clock::now() - since_ > kForgetAfter) restarts_left_ = kRestarts;
   bool again = restarts_left_-- > 0;
   if (again) {
     remove_socket(door_);

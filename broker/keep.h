@@ -134,6 +134,10 @@ class Keep {
     std::vector<common::FdRef> fds;  // Whoever has put them drops them first.
   };
 
+  // One that dies whenever it is started is given up; one that has lived for long may die again.
+  static constexpr int kRestarts = 5;
+  static constexpr std::chrono::minutes kForgetAfter{1};
+
   Keep(EventLoop& loop, Jailer& jailer, Events events)
       : loop_(loop), jailer_(jailer), events_(std::move(events)) {}
   [[nodiscard]] Answer<void> start_keeper();
@@ -151,7 +155,8 @@ class Keep {
   Jailed keeper_;
   Id last_id_ = 0;
   std::map<Id, Copy> copies_;
-  int restarts_left_ = 5;
+  int restarts_left_ = kRestarts;
+  std::chrono::steady_clock::time_point since_{};  // We have this keeper.
   bool complete_ = false;
   bool given_up_ = false;  // There is no keeper, and there will be none.
   EventLoop::Registration watch_;
