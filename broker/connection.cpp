@@ -400,11 +400,16 @@ void Connection::on_worker_ended(std::uint32_t queue, const WorkerEnd& end) {
   services_.loop.post([dead = std::shared_ptr<Worker>(std::move(found->second))] {});
   workers_.erase(found);
   facts_.model.hooks->queue_ended(queue);
-  const bool stranger = strangers_.erase(queue) != 0;
-  if (!ending_ && !stranger) answer_death(queue, end);
-  if (!ending_ && stranger && strangers_.empty()) go_on();
+  if (!ending_) answer_end(queue, end);
   release_session_if_drained();
   finish_if_empty();
+}
+
+void Connection::answer_end(std::uint32_t queue, const WorkerEnd& end) {
+  if (strangers_.empty()) return answer_death(queue, end);
+  // The session is answered when we go on: until then we do not know its queues.
+  if (strangers_.erase(queue) == 0) early_ends_.insert_or_assign(queue, end);
+  if (strangers_.empty()) go_on();
 }
 
 void Connection::session_is_over(milliseconds patience) {

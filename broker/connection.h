@@ -167,6 +167,7 @@ class Connection final : private SessionRequests {
   void send(std::span<const std::byte> message, std::span<const common::FdRef> fds);
   void answer_ended(std::uint32_t queue, const WorkerEnd& end);
   // The queue's worker has died: says so to the session when another one may be started.
+  void answer_end(std::uint32_t queue, const WorkerEnd& end);
   void answer_death(std::uint32_t queue, WorkerEnd end, std::chrono::milliseconds least_delay = {});
 
   Services& services_;
@@ -198,6 +199,7 @@ class Connection final : private SessionRequests {
   std::uint64_t resume_turn_ = 0;      // Of the answer that is waited for.
   common::ipc::Resumed resumed_{};     // What it said.
   std::set<std::uint32_t> strangers_;  // Queues of workers that it does not know: they end first.
+  std::map<std::uint32_t, WorkerEnd> early_ends_;  // Of others, meanwhile.
   std::vector<std::uint32_t> to_replace_;
 
   bool draining_ = false;  // By the operator: the VMM is told last.

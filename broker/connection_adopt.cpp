@@ -119,8 +119,11 @@ void Connection::go_on_with(std::uint32_t queue, ipc::QueuePhase phase) {
   peer_.adopt(queue, kStates[static_cast<std::size_t>(phase)]);
   if (phase == ipc::QueuePhase::kNone) return;
   if (phase == ipc::QueuePhase::kOpening) return open_queue(queue);
-  // It died, and the broker before us had no time to say so.
-  if (!workers_.contains(queue)) return answer_ended(queue, {});
+  // It died, and the broker before us had no time to say so; or it did while we waited for others.
+  if (!workers_.contains(queue)) {
+    const auto early = early_ends_.extract(queue);
+    return early ? answer_death(queue, early.mapped()) : answer_ended(queue, {});
+  }
   if (phase == ipc::QueuePhase::kClosing) close_queue(queue);
 }
 

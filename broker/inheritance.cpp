@@ -1,7 +1,9 @@
 #include "broker/inheritance.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "broker/orphans.h"
@@ -44,6 +46,10 @@ Listener listener_in(const KeptRecord& record) {
   return listener;
 }
 
+// A second in all.
+constexpr int kReleaseLooks = 50;
+constexpr std::chrono::milliseconds kReleaseLook{20};
+
 bool is_listener(KeptType type) {
   return type == KeptType::kListener || type == KeptType::kOperators;
 }
@@ -56,6 +62,7 @@ Answer<Inheritance> Inheritance::find(const BrokerConfig& config,
   found.devices_ = std::move(devices);
   found.path_ = takeover_path(config);
   if (!found.path_.empty()) TRY(found.look());
+  if (!config.take_over) TRY(found.wait_for_release());
   if (!found.link_.valid()) {
     if (!config.take_over) return found;
     return fail("there is nothing to take over: no broker keeps anything at " +
@@ -74,6 +81,16 @@ Answer<Inheritance> Inheritance::find(const BrokerConfig& config,
   TRY(found.link_.claim(false));
   TRY(found.end_what_is_lost());
   return found;
+}
+
+// A process that was being started when the broker was killed holds that one's descriptors until it
+// has a program of its own, and to the keeper it looks as if the broker lived.
+Answer<void> Inheritance::wait_for_release() {
+  for (int looks = 1; link_.valid() && left_.owned && looks < kReleaseLooks; ++looks) {
+    std::this_thread::sleep_for(kReleaseLook);
+    TRY(look());
+  }
+  return {};
 }
 
 // A keeper that has nothing to keep any more ends, and hangs up on whoever has just come; then

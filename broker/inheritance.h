@@ -81,6 +81,7 @@ class Inheritance {
 
  private:
   [[nodiscard]] Answer<void> look();
+  [[nodiscard]] Answer<void> wait_for_release();
   [[nodiscard]] Answer<void> read();
   [[nodiscard]] bool is_known(const KeptThing& thing) const;
   [[nodiscard]] Answer<void> refuse_what_is_lost() const;

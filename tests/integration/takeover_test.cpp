@@ -386,6 +386,31 @@ TEST_P(Takeover, StrangerIsRefused) {
   stop_all();
 }
 
+TEST_P(Takeover, BrokerDiesWhileItReplacesWorkersAndRingsAreStopped) {
+  start({.queues = 4});
+  std::vector<std::unique_ptr<VerifiedLoad>> loads;
+  for (std::uint32_t i = 0; i < 4; ++i) {
+    loads.push_back(std::make_unique<VerifiedLoad>(
+        queue(i), VerifiedLoad::Plan{.first_sector = i * 1024, .depth = 8}));
+  }
+  for (int round = 0; round < 5; ++round) {
+    SCOPED_TRACE(round);
+    for (auto& load : loads) load->expect_progress(20);
+    for (const pid_t pid : host_.workers()) ASSERT_EQ(::kill(pid, SIGKILL), 0);
+    kill_broker();
+    start_again();
+    note_children();
+    for (std::uint32_t i = 0; i < 4; ++i) {
+      const std::uint32_t base = client_->stop_ring(i);
+      EXPECT_EQ(base, queue(i).driver().used_idx());
+      client_->restart_ring(i, static_cast<std::uint16_t>(base));
+    }
+  }
+  for (auto& load : loads) load->expect_progress();
+  for (auto& load : loads) load->stop();
+  stop_all();
+}
+
 TEST_P(Takeover, KeeperThatDiesIsReplaced) {
   start();
   VerifiedLoad load(queue(), {.depth = 8});
