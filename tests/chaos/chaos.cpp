@@ -268,7 +268,7 @@ void Chaos::switch_log() {
 // The front-end is the same one; its guest goes on at a broker that did not know it.
 void Chaos::migrate() {
   collect_pauses();
-  const std::unique_ptr<fakes::BrokerProcess> source = std::move(broker_);
+  leaving_ = std::move(broker_);
   start_broker(Image::kStillAnothers);
   for (std::uint32_t queue = 0; queue < plan_.queues; ++queue) {
     const std::uint32_t base = client_->stop_ring(queue);
@@ -276,8 +276,9 @@ void Chaos::migrate() {
                    "a stopped ring has requests in flight");
   }
   disconnect();
-  source->signal(SIGTERM);
-  fakes::require(source->wait_exit() == 0, "the source's broker does not end well");
+  leaving_->signal(SIGTERM);
+  fakes::require(leaving_->wait_exit() == 0, "the source's broker does not end well");
+  leaving_.reset();
 }
 
 // --- means ---------------------------------------------------------------------------------------
@@ -384,6 +385,7 @@ void Chaos::collect_pauses() {
 std::string Chaos::story() const {
   std::string text = "the last events:\n";
   for (const std::string& line : story_) text += "  " + line + "\n";
+  if (leaving_) text += "the source's broker's log:\n" + leaving_->log();
   return text + "the broker's log:\n" + broker_->log();
 }
 
