@@ -106,7 +106,7 @@ class Chaos {
   fakes::TempDir images_{BULKHEAD_TEST_IMAGES};
   std::unique_ptr<fakes::BrokerProcess> broker_;
   std::unique_ptr<fakes::BrokerProcess> leaving_;  // Whom the guest migrates away from.
-  std::string socket_;  // Of that one.
+  std::string socket_;                             // Of that one.
   std::uint32_t brokers_ = 0;
   std::unique_ptr<fakes::BlkClient> client_;
   std::unique_ptr<fakes::DirtyLog> log_;  // While the front-end migrates.

@@ -3,6 +3,7 @@
 TCG only: the tests run wherever QEMU does, with or without /dev/kvm.
 """
 
+import functools
 import json
 import os
 import queue
@@ -47,6 +48,18 @@ class Card:
     announces: bool = True  # False: its guest cannot tell the network where it is.
 
 
+@functools.cache
+def qemu_version() -> tuple:
+    """Of the QEMU in PATH: (7, 2)."""
+    words = subprocess.run([QEMU, "--version"], capture_output=True, text=True, check=True).stdout
+    major, minor = words.split("version ")[1].split(".")[:2]
+    return int(major), int(minor)
+
+
+def connect_again() -> str:
+    return ",reconnect-ms=1000" if qemu_version() >= (9, 2) else ",reconnect=1"
+
+
 def qemu_command(disks: list, kernel, initramfs, cpus: int = 4, memory: str = "512M",
                  cards: list = ()) -> list:
     """The lines a user would type. Without a kernel the firmware boots from the first disk."""
@@ -61,13 +74,13 @@ def qemu_command(disks: list, kernel, initramfs, cpus: int = 4, memory: str = "5
     if kernel:
         command += ["-kernel", str(kernel), "-initrd", str(initramfs)]
     for index, disk in enumerate(disks):
-        again = ",reconnect=1" if disk.reconnect else ""
+        again = connect_again() if disk.reconnect else ""
         command += [
             "-chardev", f"socket,id=c{index},path={disk.socket}{again}",
             "-device", f"vhost-user-blk-pci,chardev=c{index},num-queues={disk.queues}",
         ]
     for index, card in enumerate(cards):
-        again = ",reconnect=1" if card.reconnect else ""
+        again = connect_again() if card.reconnect else ""
         if card.tap:
             command += ["-netdev", f"tap,id=net{index},ifname={card.tap},script=no,downscript=no,"
                         f"vhost=off,queues={card.pairs}"]
@@ -76,9 +89,10 @@ def qemu_command(disks: list, kernel, initramfs, cpus: int = 4, memory: str = "5
                 "-chardev", f"socket,id=n{index},path={card.socket}{again}",
                 "-netdev", f"vhost-user,id=net{index},chardev=n{index},queues={card.pairs}",
             ]
+        # QEMU 7.2 under TCG crashes on vhost-user network cards with MSI-X: no vectors.
+        vectors = ",vectors=0" if qemu_version() < (10, 0) else ""
         command += [
-            # QEMU 7.2 under TCG crashes on vhost-user network cards with MSI-X: no vectors.
-            "-device", f"virtio-net-pci,netdev=net{index},mq=on,vectors=0,mac={card.mac},"
+            "-device", f"virtio-net-pci,netdev=net{index},mq=on{vectors},mac={card.mac},"
             f"guest_announce={'on' if card.announces else 'off'}",
         ]
     return command
