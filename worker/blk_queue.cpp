@@ -7,6 +7,7 @@
 #include "worker/blk_request.h"
 #include "worker/blk_transfer.h"
 #include "worker/chain.h"
+#include "worker/linger.h"
 #include "worker/poller.h"
 #include "worker/probes.h"
 #include "worker/request_ages.h"
@@ -29,11 +30,8 @@ constexpr std::uint32_t kTurnRequestsMax = 10;
 // The same for large requests, which keep us busy by themselves.
 constexpr std::uint32_t kTurnBytesMax = 256 * 1024;
 
-// How long linger() looks, and after how much work without a sleep.
-constexpr std::uint32_t kLingerUs = 20;
-constexpr std::uint32_t kBurstRequests = 16;
-constexpr std::uint32_t kRequestBytes =
-    16 * 1024;  // Large ones count as one more for each of these.
+// To linger(), a large request counts as one more for each of these.
+constexpr std::uint32_t kRequestBytes = 16 * 1024;
 
 Counter counter_of(std::uint32_t type) noexcept {
   switch (static_cast<RequestType>(type)) {
@@ -88,7 +86,7 @@ struct BlkQueue::State {
         ages(parts.device.tsc_per_us),
         stopwatch(parts.device.tsc_per_us),
         limiter(parts.rates, parts.device.tsc_per_us),
-        linger_ticks(std::uint64_t{kLingerUs} * parts.device.tsc_per_us) {}
+        lingerer(parts.device.tsc_per_us) {}
 
   // What accepting did to the ring.
   struct Accepted {
@@ -137,6 +135,7 @@ struct BlkQueue::State {
   RequestAges ages;
   Stopwatch stopwatch;
   RateLimiter limiter;
+  Linger lingerer;
 
   bool taking = true;      // New chains; false once the broker or a fault says stop.
   bool blocked = false;    // The next chain waits for room that something under way will give back.
@@ -145,8 +144,6 @@ struct BlkQueue::State {
   bool quick_asked = false;  // The last turn was to find that out.
   WorkerExit exit = WorkerExit::kStopped;
   std::uint32_t sleeps = 0;
-  std::uint32_t burst = 0;  // Requests taken since the last look around, or sleep.
-  std::uint64_t linger_ticks = 0;
   std::uint64_t idle_since = 0;  // Ticks; when polling, since the last work.
   std::uint64_t system_calls = 0;
 
@@ -298,7 +295,7 @@ bool BlkQueue::State::accept_one(Accepted& accepted) noexcept {
     if (transfer.begin(tag)) answer_slot(tag, accepted.taken_ns);
   }
   accepted.bytes += parsed.bytes;
-  burst += 1 + parsed.bytes / kRequestBytes;
+  lingerer.worked(1 + parsed.bytes / kRequestBytes);
   status.add(counter_of(parsed.type), 1);
   return true;
 }
@@ -420,24 +417,15 @@ bool BlkQueue::State::may_sleep(bool answered, const Accepted& accepted) noexcep
 }
 
 // After a burst that is answered already the guest is just waking up and will most likely offer the
-// next one: that is worth a look of less than a wake-up takes, once for each burst. True where
-// there is something to do first, or something came. An idle guest, or one with few requests at a
-// time, never gets here.
+// next one. True where there is something to do first, or something came. An idle guest, or one
+// with few requests at a time, never gets here.
 bool BlkQueue::State::linger() noexcept {
-  if (burst < kBurstRequests || linger_ticks == 0 || transfer.in_flight() != 0) return false;
+  if (!lingerer.due() || transfer.in_flight() != 0) return false;
   if (ring.uncalled() != 0) {
     publish(Bell::kNow);
     return true;
   }
-  burst = 0;
-  const std::uint64_t since = read_ticks();
-  while (read_ticks() - since < linger_ticks) {
-    if (ring.has_new() || engine.ready()) {
-      return true;
-    }
-    relax_cpu();
-  }
-  return false;
+  return lingerer.look([this] { return ring.has_new() || engine.ready(); });
 }
 
 // True if something came.
@@ -458,7 +446,7 @@ bool BlkQueue::State::take_turn(bool sleep) noexcept {
   if (sleep) engine.sleep_at_most(throttled ? limiter.sleep_us(read_ticks()) : 0);
   const Wakeup wakeup = engine.turn(sleep);
   if (sleep) {
-    burst = 0;
+    lingerer.slept();
     ring.disable_kicks();
     if (idle_since != 0 && !throttled) poller.slept(read_ticks() - idle_since);
     // What sleeps does not learn whether it had to: ask now and then.

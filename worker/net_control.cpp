@@ -195,7 +195,7 @@ WorkerExit NetControl::run() noexcept {
   while (queue_.serving) {
     if (queue_.next(chain)) {
       serve(chain);
-      if (queue_.publish(0)) engine_.ring_call();
+      if (queue_.publish(0, NetVirtqueue::Bell::kNow)) engine_.ring_call();
     } else if (queue_.serving) {
       sleep();
     }

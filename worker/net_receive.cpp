@@ -23,6 +23,7 @@ using common::ipc::WorkerFault;
 using common::net::kFrameBytesMax;
 using common::net::kHeaderBytes;
 using common::net::kNumBuffersOffset;
+using Bell = NetVirtqueue::Bell;
 
 // One byte more than a frame can have: a result that fills it was cut off.
 constexpr std::uint32_t kStageBytes = kFrameBytesMax + 1;
@@ -84,7 +85,7 @@ struct NetReceive::State {
   void count_packet(std::uint32_t bytes) noexcept;
   [[nodiscard]] bool may_read() noexcept;
   void charge(std::uint32_t read, std::uint64_t bytes) noexcept;
-  void publish() noexcept;
+  void publish(Bell bell) noexcept;
   void sleep(Turn why) noexcept;
   void hear(const TapWakeup& wakeup) noexcept;
   [[nodiscard]] std::byte* stage(std::uint32_t index) noexcept {
@@ -99,6 +100,7 @@ struct NetReceive::State {
   bool large = false;          // Gather many buffers for each packet.
   std::uint32_t in_row = 0;    // Where large: packets that did not need it.
   std::uint32_t batch = 2;     // Reads of the next small turn: follows what there is to read.
+  bool idle = true;            // There was nothing to read, or nowhere to put it.
   std::uint32_t planned = 0;   // Packets of this turn.
   std::uint32_t capacity = 0;  // Where large: of the guest's, in its one packet.
   bool direct = false;         // This turn's packets begin in the guest's buffers.
@@ -138,10 +140,12 @@ WorkerExit NetReceive::State::run() noexcept {
   if (queue.begin()) engine.ring_call();
   while (queue.serving) {
     const Turn what = turn();
-    publish();
+    // The first packets after a sleep are told of at once: while the guest wakes up, we read on.
+    const bool first = std::exchange(idle, what != Turn::kAgain);
+    publish(what != Turn::kAgain || first ? Bell::kNow : Bell::kWhenWorthIt);
     if (what != Turn::kAgain && queue.serving) sleep(what);
   }
-  publish();
+  publish(Bell::kNow);
   // What was read and found no buffers goes with us, as it would have with a tap whose queue is
   // full.
   if (staged_end != staged_begin) {
@@ -423,8 +427,8 @@ void NetReceive::State::charge(std::uint32_t read, std::uint64_t bytes) noexcept
   queue.limiter.charge(RateLimiter::Way::kRead, read - 1, bytes - asked, read_ticks());
 }
 
-void NetReceive::State::publish() noexcept {
-  if (queue.publish(buffers.count())) engine.ring_call();
+void NetReceive::State::publish(Bell bell) noexcept {
+  if (queue.publish(buffers.count(), bell)) engine.ring_call();
 }
 
 void NetReceive::State::sleep(Turn why) noexcept {

@@ -23,6 +23,7 @@ using common::ipc::WorkerExit;
 using common::ipc::WorkerFault;
 using common::net::kHeaderBytes;
 using common::net::WireHeader;
+using Bell = NetVirtqueue::Bell;
 
 // A packet up to this long is copied behind its header: one segment costs the kernel less than two,
 // and by more than this copy costs us.
@@ -59,7 +60,7 @@ struct NetTransmit::State {
   void send() noexcept;
   [[nodiscard]] bool send_pending() noexcept;
   void finish(Slot& slot, std::int32_t result) noexcept;
-  void answer() noexcept;
+  void answer(Bell bell) noexcept;
   void sleep() noexcept;
   void hear(const TapWakeup& wakeup) noexcept;
 
@@ -111,7 +112,7 @@ WorkerExit NetTransmit::State::run() noexcept {
       sleep();
     }
   }
-  answer();
+  answer(Bell::kNow);
   const WorkerExit exit = queue.end(count - answered);
   // The bell may still have to be rung.
   return engine.transfer({}).host_fault ? WorkerExit::kHostFault : exit;
@@ -213,12 +214,12 @@ void NetTransmit::State::drop(Slot& slot, Counter cause) noexcept {
 // which they were offered (IN_ORDER is true). A full tap parks us here.
 void NetTransmit::State::send() noexcept {
   while (send_pending()) {
-    answer();
+    answer(Bell::kNow);
     queue.status.add(Counter::kWaitsForTap, 1);
     hear(engine.wait(TapEngine::Until::kTap));
     if (!queue.serving) return;
   }
-  answer();
+  answer(Bell::kWhenWorthIt);
   queue.worked(count);
 }
 
@@ -261,7 +262,7 @@ void NetTransmit::State::finish(Slot& slot, std::int32_t result) noexcept {
   queue.status.add(Counter::kSentBytes, slot.packet_bytes);
 }
 
-void NetTransmit::State::answer() noexcept {
+void NetTransmit::State::answer(Bell bell) noexcept {
   const std::uint32_t before = answered;
   while (answered < count && slots[answered].done) queue.ring.add_used(slots[answered++].head, 0);
   if (answered != before) {
@@ -269,10 +270,11 @@ void NetTransmit::State::answer() noexcept {
     const double took_ns = stopwatch.nanoseconds(read_ticks()) - taken_ns;
     queue.status.latency[kSent].add(took_ns, answered - before);
   }
-  if (queue.publish(count - answered)) engine.ring_call();
+  if (queue.publish(count - answered, bell)) engine.ring_call();
 }
 
 void NetTransmit::State::sleep() noexcept {
+  answer(Bell::kNow);
   if (throttled) [[unlikely]]
     return hear(queue.sleep_throttled(engine));
   if (queue.will_poll()) {

@@ -11,6 +11,7 @@
 #include "common/status_page.h"
 #include "common/virtio_net_wire.h"
 #include "worker/chain.h"
+#include "worker/linger.h"
 #include "worker/poller.h"
 #include "worker/rate_limiter.h"
 #include "worker/ring.h"
@@ -51,9 +52,11 @@ class NetVirtqueue {
   // stop_for() has noted. The chain is valid until the next call.
   [[nodiscard]] bool next(Chain& chain) noexcept;
 
-  // Shows the guest all answers; true where it wants the bell for them. The last `held` chains that
-  // were taken are not answered, and a later worker would have to take them again.
-  [[nodiscard]] bool publish(std::uint32_t held) noexcept;
+  // Shows the guest all answers; true where it wants the bell for them, and now is the time. The
+  // last `held` chains that were taken are not answered, and a later worker would have to take them
+  // again.
+  enum class Bell : std::uint8_t { kWhenWorthIt, kNow };
+  [[nodiscard]] bool publish(std::uint32_t held, Bell bell) noexcept;
 
   // The guest broke the ring: no more is taken.
   void stop_for(const RingFault& fault) noexcept;
@@ -72,18 +75,17 @@ class NetVirtqueue {
   // Packets were moved: from now on we are idle.
   void worked(std::uint32_t packets) noexcept {
     if (packets == 0) return;
-    burst_ += packets;
+    linger_.worked(packets);
     if (poller_.enabled()) idle_since_ = read_ticks();
   }
   [[nodiscard]] bool will_poll() const noexcept {
-    return poller_.enabled() ? poller_.window() != 0 : burst_ >= kBurstPackets;
+    return poller_.enabled() ? poller_.window() != 0 : linger_.due();
   }
-  // Before a sleep: looks for `what()` to come true, as long as it pays. True if it did. With
-  // polling switched off only after a burst, once and for less than a wake-up takes: who sent so
-  // much is likely to go on.
+  // Before a sleep, and only where will_poll(): looks for `what()` to come true, as long as it
+  // pays. True if it did.
   template <typename What>
   [[nodiscard]] bool poll(What&& what) noexcept {
-    if (!poller_.enabled()) return linger(what);
+    if (!poller_.enabled()) return linger_.look(what);
     const std::uint64_t window = poller_.window();
     while (window != 0 && read_ticks() - idle_since_ < window) {
       if (what()) {
@@ -102,7 +104,7 @@ class NetVirtqueue {
 
   // After a sleep: the window follows how long it took.
   void slept() noexcept {
-    burst_ = 0;
+    linger_.slept();
     if (idle_since_ != 0) poller_.slept(read_ticks() - idle_since_);
   }
 
@@ -114,25 +116,12 @@ class NetVirtqueue {
   common::ipc::WorkerExit exit = common::ipc::WorkerExit::kStopped;
 
  private:
-  static constexpr std::uint32_t kBurstPackets = 16;
-
-  template <typename What>
-  [[nodiscard]] bool linger(What&& what) noexcept {
-    if (burst_ < kBurstPackets || linger_ticks_ == 0) return false;
-    burst_ = 0;
-    const std::uint64_t since = read_ticks();
-    while (read_ticks() - since < linger_ticks_) {
-      if (what()) return true;
-      relax_cpu();
-    }
-    return false;
-  }
+  [[nodiscard]] bool bell_is_worth_it() const noexcept;
 
   ChainReader reader_;
   Poller poller_;
   std::uint64_t idle_since_ = 0;  // Ticks; when polling, since the last work.
-  std::uint64_t linger_ticks_ = 0;
-  std::uint32_t burst_ = 0;  // Packets moved since the last look around, or sleep.
+  Linger linger_;
   std::uint64_t system_calls_ = 0;
   SegmentScratch scratch_;  // Large, and not to be touched before use.
 };

@@ -89,6 +89,12 @@ class SplitRing {
     return static_cast<std::uint16_t>(seen_avail_ - next_avail_ + inflight_.replays_left());
   }
 
+  // The same, and looks again. Never more than the ring has, whatever the guest says.
+  [[nodiscard]] std::uint16_t offered() const noexcept {
+    const auto more = static_cast<std::uint16_t>(load_avail_idx() - next_avail_);
+    return more > size_ ? size_ : more;
+  }
+
   // The guest need not kick: we look at the ring anyway.
   void disable_kicks() noexcept;
   // Asks for a kick with the next chain. True if one has arrived meanwhile: do not sleep then.

@@ -280,6 +280,21 @@ TEST_F(Receive, RingsOnceForABatch) {
   EXPECT_EQ(rig.tap.bells, 1U);
 }
 
+struct ReceiveOfAnEagerGuest : Receive {
+  ReceiveOfAnEagerGuest() : Receive({.queue_size = 256, .event_idx = false}) {}
+};
+
+TEST_F(ReceiveOfAnEagerGuest, TellsOfTheFirstPacketsAtOnceAndOfManyTogether) {
+  offer(256, 1530);
+  for (int i = 0; i < 200; ++i) rig.arrive(60);
+  std::vector<std::uint32_t> bells;
+  rig.tap.on_turn = [&] { bells.push_back(rig.tap.bells); };
+  EXPECT_EQ(rig.receive(), WorkerExit::kStopped);
+  EXPECT_EQ(rig.count(Counter::kReceivedPackets), 200U);
+  // Batches of 2, 4, 8, 16 and then 32; the last finds the tap empty. The sleep, and the end.
+  EXPECT_EQ(bells, (std::vector<std::uint32_t>{0, 1, 1, 1, 1, 1, 2, 2, 3, 3, 4, 4}));
+}
+
 TEST_F(Receive, GivesALegacyDriverItsShortHeader) {
   rig.legacy = true;
   offer(4, 1528);

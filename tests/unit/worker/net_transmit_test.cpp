@@ -95,6 +95,32 @@ TEST_F(Transmit, SendsManyPacketsInOneTransferAndRingsOnce) {
   EXPECT_EQ(rig.tap.bells, 1U);
 }
 
+struct TransmitOfAnEagerGuest : Transmit {
+  TransmitOfAnEagerGuest() : Transmit({.queue_size = 256, .event_idx = false}) {}
+};
+
+TEST_F(TransmitOfAnEagerGuest, RingsOnceForTwoBatchesAndWhenMostIsSent) {
+  for (int i = 0; i < 200; ++i) ASSERT_TRUE(rig.send({}, 60));
+  std::vector<std::uint32_t> bells;
+  rig.tap.on_turn = [&] { bells.push_back(rig.tap.bells); };
+  EXPECT_EQ(rig.transmit(), WorkerExit::kStopped);
+  EXPECT_EQ(rig.tap.sent.size(), 200U);
+  // Before each of seven batches, the sleep, and the end.
+  EXPECT_EQ(bells, (std::vector<std::uint32_t>{0, 0, 1, 1, 2, 2, 3, 4, 4}));
+}
+
+TEST_F(TransmitOfAnEagerGuest, RingsBeforeItWaitsForTheTap) {
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(rig.send({}, 60));
+  rig.tap.room = 10;
+  std::uint32_t bells_at_wait = 0;
+  rig.tap.on_turn = [&] {
+    if (rig.count(Counter::kWaitsForTap) == 1) bells_at_wait = rig.tap.bells;
+  };
+  EXPECT_EQ(rig.transmit(), WorkerExit::kStopped);
+  EXPECT_EQ(rig.tap.sent.size(), 100U);
+  EXPECT_GE(bells_at_wait, 1U);
+}
+
 TEST_F(Transmit, CopiesAShortPacketAndLeavesALongOneWhereItIs) {
   ASSERT_TRUE(rig.send({}, 60));
   ASSERT_TRUE(rig.send({}, 1514));
