@@ -14,9 +14,17 @@ using common::ipc::WorkerFault;
 
 namespace {
 
-// Answers that a bell may wait for, at most: so many short packets take half a hundred
-// microseconds.
-constexpr std::uint32_t kUncalledMax = 64;
+// Answers that a bell may wait for, at most. So many short packets take half a hundred
+// microseconds, or a hundred; and somebody waits for what was received, while what was sent was
+// only lent.
+constexpr std::uint32_t kUncalledReceivedMax = 64;
+constexpr std::uint32_t kUncalledSentMax = 128;
+
+constexpr std::uint32_t uncalled_max(const NetQueueParts& parts) noexcept {
+  using common::ipc::NetRole;
+  const bool receives = parts.device.role == static_cast<std::uint32_t>(NetRole::kReceive);
+  return receives ? kUncalledReceivedMax : kUncalledSentMax;
+}
 
 }  // namespace
 
@@ -35,7 +43,8 @@ NetVirtqueue::NetVirtqueue(const NetQueueParts& parts, SplitRing split_ring) noe
       reader_(memory, ring.descriptors(), ring.size(),
               (parts.ring.features & common::kFeatureIndirectDesc) != 0, scratch_),
       poller_(parts.device.poll_us, parts.device.tsc_per_us),
-      linger_(parts.device.tsc_per_us) {
+      linger_(parts.device.tsc_per_us),
+      uncalled_max_(uncalled_max(parts)) {
   // Where another worker goes on, should this one die: behind what has been answered.
   status.next_avail.store(ring.next_avail(), std::memory_order_relaxed);
 }
@@ -63,7 +72,7 @@ bool NetVirtqueue::next(Chain& chain) noexcept {
 // the guest wakes up; and not for long, since somebody may wait for the first of these packets.
 bool NetVirtqueue::bell_is_worth_it() const noexcept {
   const std::uint32_t answered = ring.uncalled();
-  return answered >= kUncalledMax || answered * 8 >= (answered + ring.offered()) * 5;
+  return answered >= uncalled_max_ || answered * 8 >= (answered + ring.offered()) * 5;
 }
 
 bool NetVirtqueue::publish(std::uint32_t held, Bell bell) noexcept {

@@ -122,6 +122,7 @@ class NetVirtqueue {
   Poller poller_;
   std::uint64_t idle_since_ = 0;  // Ticks; when polling, since the last work.
   Linger linger_;
+  std::uint32_t uncalled_max_;
   std::uint64_t system_calls_ = 0;
   SegmentScratch scratch_;  // Large, and not to be touched before use.
 };

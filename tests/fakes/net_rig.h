@@ -31,6 +31,9 @@ struct NetRig {
     device.kind = common::ipc::NetStart::kKind;
     device.tsc_per_us = 0;  // No lingering: each wait is one that the test sees.
     device.pairs = 1;
+    using common::ipc::NetRole;
+    const bool sends = direction == worker::TapDirection::kTransmit;
+    device.role = static_cast<std::uint32_t>(sends ? NetRole::kTransmit : NetRole::kReceive);
   }
 
   [[nodiscard]] worker::NetQueueParts parts() {

@@ -38,6 +38,35 @@ TEST(Poller, NeverPollsLongerThanAllowed) {
   EXPECT_EQ(poller.window(), 500U);
 }
 
+// Sleeps that end within the longest poll, until the next of them begins with a poll again.
+int sleeps_of_a_rest(Poller& poller) {
+  for (int i = 0; i < 8; ++i) {
+    EXPECT_NE(poller.window(), 0U);
+    poller.slept(499);
+  }
+  int sleeps = 0;
+  for (; poller.window() == 0; ++sleeps) poller.slept(499);
+  return sleeps;
+}
+
+TEST(Poller, RestsWhereWorkAlwaysComesRightAfterThePollAndLongerEachTime) {
+  Poller poller(50, kTicksPerUs);
+  EXPECT_EQ(sleeps_of_a_rest(poller), 2);
+  EXPECT_EQ(sleeps_of_a_rest(poller), 4);
+  for (int i = 0; i < 8; ++i) (void)sleeps_of_a_rest(poller);
+  EXPECT_EQ(sleeps_of_a_rest(poller), 1024);
+  EXPECT_EQ(sleeps_of_a_rest(poller), 1024);
+}
+
+TEST(Poller, ForgetsItsRestsOnceAPollPaid) {
+  Poller poller(50, kTicksPerUs);
+  EXPECT_EQ(sleeps_of_a_rest(poller), 2);
+  for (int i = 0; i < 7; ++i) poller.slept(499);
+  poller.hit();
+  EXPECT_EQ(poller.window(), 500U);
+  EXPECT_EQ(sleeps_of_a_rest(poller), 2);
+}
+
 TEST(Poller, KeepsToALimitThatIsShorterThanItsShortestWindow) {
   Poller poller(1, kTicksPerUs);
   poller.hit();
