@@ -7,12 +7,12 @@
 #include "worker/blk_request.h"
 #include "worker/blk_transfer.h"
 #include "worker/chain.h"
+#include "worker/latency_tally.h"
 #include "worker/linger.h"
 #include "worker/poller.h"
 #include "worker/probes.h"
 #include "worker/request_ages.h"
 #include "worker/ring.h"
-#include "worker/stopwatch.h"
 
 namespace worker {
 namespace {
@@ -84,18 +84,17 @@ struct BlkQueue::State {
         transfer(device, ring.size(), engine, status, ring.log()),
         poller(parts.device.poll_us, parts.device.tsc_per_us),
         ages(parts.device.tsc_per_us),
-        stopwatch(parts.device.tsc_per_us),
+        tally(status, ages, parts.device.tsc_per_us),
         limiter(parts.rates, parts.device.tsc_per_us),
         lingerer(parts.device.tsc_per_us) {}
 
   // What accepting did to the ring.
   struct Accepted {
-    bool any = false;         // Something was taken.
-    std::uint32_t bytes = 0;  // To be read or written.
-    bool started = false;     // Something was given to the engine.
-    bool more = false;        // There is more that could be taken at once.
-    std::uint64_t ticks = 0;  // When the first was,
-    double taken_ns = 0;      // and by the stopwatch.
+    bool any = false;           // Something was taken.
+    std::uint32_t bytes = 0;    // To be read or written.
+    std::uint32_t started = 0;  // Given to the engine.
+    bool more = false;          // There is more that could be taken at once.
+    std::uint64_t ticks = 0;    // When; 0: nothing was yet.
   };
 
   [[nodiscard]] WorkerExit run() noexcept;
@@ -106,6 +105,7 @@ struct BlkQueue::State {
     return taking || (ring.replaying() && exit == WorkerExit::kStopped);
   }
   [[nodiscard]] Accepted accept_available() noexcept;
+  [[nodiscard]] Accepted accept_some() noexcept;
   [[nodiscard]] bool accept_one(Accepted& accepted) noexcept;
   [[nodiscard]] bool is_limited(const ParsedRequest& parsed) const noexcept;
   [[nodiscard]] bool may_go(const ParsedRequest& parsed) noexcept;
@@ -119,8 +119,9 @@ struct BlkQueue::State {
   [[nodiscard]] bool take_turn(bool sleep) noexcept;
   void answer(std::uint16_t head, const iovec& status_byte, const iovec& in_first,
               std::uint32_t in_bytes, std::uint32_t in_done, Status result) noexcept;
-  void answer_slot(std::uint32_t tag, double now_ns) noexcept;
-  void stamp(std::uint32_t tag, Accepted& accepted) noexcept;
+  void answer_slot(std::uint32_t tag, std::uint64_t now) noexcept;
+  void begin_stamp(Accepted& accepted) noexcept;
+  void tell_what_is_left() noexcept;
   void stop_for(const RingFault& fault) noexcept;
   void ring_bell() noexcept;
 
@@ -133,7 +134,7 @@ struct BlkQueue::State {
   BlkTransfer transfer;
   Poller poller;
   RequestAges ages;
-  Stopwatch stopwatch;
+  LatencyTally tally;
   RateLimiter limiter;
   Linger lingerer;
 
@@ -188,6 +189,7 @@ WorkerExit BlkQueue::State::run() noexcept {
     publish(Bell::kWhenWorthIt);
     const Accepted accepted = may_take() ? accept_available() : Accepted{};
     publish(Bell::kWhenWorthIt);
+    tell_what_is_left();
     if (!may_take() && transfer.in_flight() == 0) break;
     const bool sleep = may_sleep(answered, accepted);
     if (sleep) publish(Bell::kNow);
@@ -202,25 +204,25 @@ WorkerExit BlkQueue::State::run() noexcept {
 
 bool BlkQueue::State::answer_completed() noexcept {
   bool any = false;
-  double now_ns = 0;  // One look at the clock for all.
+  std::uint64_t now = 0;  // One look at the clock for all.
   Completion completion;
   while (engine.next_completion(completion)) {
-    if (!any) now_ns = stopwatch.nanoseconds(read_ticks());
+    if (!any) now = read_ticks();
     any = true;
-    if (transfer.complete(completion.tag, completion.result)) answer_slot(completion.tag, now_ns);
+    if (transfer.complete(completion.tag, completion.result)) answer_slot(completion.tag, now);
   }
+  tally.flush(now);
   if (quick_asked) quick = any;
   quick_asked = false;
   if (any) blocked = false;
   return any;
 }
 
-void BlkQueue::State::answer_slot(std::uint32_t tag, double now_ns) noexcept {
+void BlkQueue::State::answer_slot(std::uint32_t tag, std::uint64_t now) noexcept {
   const Request& done = transfer.request(tag);
-  status.latency[static_cast<std::size_t>(done.work)].add(now_ns - done.taken_ns);
+  tally.answered(done.taken, now);
   probes::complete(tag, static_cast<std::uint32_t>(done.work),
                    static_cast<std::uint32_t>(done.status));
-  ages.answered(done.age);
   answer(done.head, done.status_byte, done.in_first, done.in_bytes, done.in_done, done.status);
   transfer.release(tag);
 }
@@ -238,6 +240,13 @@ void BlkQueue::State::answer(std::uint16_t head, const iovec& status_byte, const
 }
 
 BlkQueue::State::Accepted BlkQueue::State::accept_available() noexcept {
+  Accepted accepted = accept_some();
+  ages.taken(accepted.started);
+  tally.flush(accepted.ticks);
+  return accepted;
+}
+
+BlkQueue::State::Accepted BlkQueue::State::accept_some() noexcept {
   Accepted accepted;
   if (std::exchange(throttled, false) && !limiter.limits()) [[unlikely]] {
     limiter.lifted(read_ticks());
@@ -277,6 +286,7 @@ bool BlkQueue::State::accept_one(Accepted& accepted) noexcept {
     throttled = limited && !may_go(parsed);
     if (throttled) return false;
   }
+  if (accepted.ticks == 0) begin_stamp(accepted);
   std::uint32_t tag = 0;
   blocked = !answer_only && !transfer.accept(parsed, chain.head, ranges, tag);
   if (blocked) return false;
@@ -289,10 +299,9 @@ bool BlkQueue::State::accept_one(Accepted& accepted) noexcept {
     answer(chain.head, parsed.status_byte, parsed.in_first, parsed.in_bytes, parsed.in_done,
            parsed.status);
   } else {
-    accepted.started = true;
-    stamp(tag, accepted);
+    ++accepted.started;
     probes::submit(tag, static_cast<std::uint32_t>(parsed.work), parsed.offset, parsed.bytes);
-    if (transfer.begin(tag)) answer_slot(tag, accepted.taken_ns);
+    if (transfer.begin(tag)) answer_slot(tag, accepted.ticks);
   }
   accepted.bytes += parsed.bytes;
   lingerer.worked(1 + parsed.bytes / kRequestBytes);
@@ -301,17 +310,13 @@ bool BlkQueue::State::accept_one(Accepted& accepted) noexcept {
 }
 
 // One look at the clock for all that one turn takes.
-void BlkQueue::State::stamp(std::uint32_t tag, Accepted& accepted) noexcept {
-  if (accepted.ticks == 0) {
-    accepted.ticks = read_ticks();
-    accepted.taken_ns = stopwatch.nanoseconds(accepted.ticks);
-    ages.now(accepted.ticks);
-    // Now and not with the answers: an engine may not come back before the disk has answered.
-    if (transfer.in_flight() == 1) {
-      status.oldest_ticks.store(accepted.ticks, std::memory_order_relaxed);
-    }
+void BlkQueue::State::begin_stamp(Accepted& accepted) noexcept {
+  accepted.ticks = read_ticks();
+  transfer.stamp(tally.begin_turn(accepted.ticks));
+  // Now and not with the answers: an engine may not come back before the disk has answered.
+  if (transfer.in_flight() == 0) {
+    status.oldest_ticks.store(accepted.ticks, std::memory_order_relaxed);
   }
-  transfer.stamp(tag, ages.taken(), accepted.taken_ns);
 }
 
 // Not what never reaches the disk; nor what a worker before us has taken already, so that no drain
@@ -360,8 +365,6 @@ bool BlkQueue::State::bell_is_worth_it() const noexcept {
 void BlkQueue::State::publish(Bell bell) noexcept {
   // In this order: who sees the answers must not see an index that is behind them.
   status.next_avail.store(ring.next_avail(), std::memory_order_relaxed);
-  status.in_flight.store(transfer.in_flight(), std::memory_order_relaxed);
-  status.oldest_ticks.store(ages.oldest(), std::memory_order_relaxed);
   (void)ring.show_used();
   if (bell == Bell::kWhenWorthIt && !bell_is_worth_it()) return;
   switch (ring.take_call()) {
@@ -374,6 +377,11 @@ void BlkQueue::State::publish(Bell bell) noexcept {
       ring_bell();
       return;
   }
+}
+
+void BlkQueue::State::tell_what_is_left() noexcept {
+  status.in_flight.store(transfer.in_flight(), std::memory_order_relaxed);
+  status.oldest_ticks.store(ages.oldest(), std::memory_order_relaxed);
 }
 
 void BlkQueue::State::ring_bell() noexcept {
@@ -395,7 +403,7 @@ bool BlkQueue::State::may_sleep(bool answered, const Accepted& accepted) noexcep
     idle_since = read_ticks();  // Also while the window is shut: it must be able to open again.
     if (poller.window() != 0) return false;  // The bell and what was started go out first.
   }
-  if (accepted.started && quick) {
+  if (accepted.started != 0 && quick) {
     quick_asked = true;
     return false;
   }

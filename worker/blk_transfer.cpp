@@ -66,6 +66,7 @@ bool BlkTransfer::accept(const ParsedRequest& parsed, std::uint16_t head, const 
   request.in_done = 0;
   request.head = head;
   request.work = parsed.work;
+  request.taken = now_.of(parsed.work);
   request.status = Status::kOk;
   request.busy = true;
   request.leased = leased;

@@ -17,7 +17,7 @@
 #include "worker/bounce.h"
 #include "worker/dirty_log.h"
 #include "worker/engine.h"
-#include "worker/request_ages.h"
+#include "worker/latency_tally.h"
 #include "worker/slots.h"
 
 namespace worker {
@@ -34,7 +34,6 @@ struct Request {
   std::uint32_t in_bytes;
   std::uint32_t in_done;
   std::uint16_t head;
-  RequestAges::Mark age;
   ParsedRequest::Work work;
   common::blk::Status status;
 
@@ -47,7 +46,7 @@ struct Request {
   std::uint8_t retries;
   RangeStep step;
 
-  double taken_ns;  // Of the stopwatch.
+  Stamp taken;
 
   // What is left to move.
   std::uint64_t offset;
@@ -83,10 +82,8 @@ class BlkTransfer {
   // way.
   [[nodiscard]] bool complete(std::uint32_t tag, std::int32_t result) noexcept;
 
-  void stamp(std::uint32_t tag, RequestAges::Mark age, double taken_ns) noexcept {
-    slots_[tag].age = age;
-    slots_[tag].taken_ns = taken_ns;
-  }
+  // Of what is accepted from now on.
+  void stamp(const Stamp& taken) noexcept { now_ = taken; }
   [[nodiscard]] const Request& request(std::uint32_t tag) const noexcept { return slots_[tag]; }
   // Gives the slot and all of its room back.
   void release(std::uint32_t tag) noexcept;
@@ -136,6 +133,7 @@ class BlkTransfer {
 
   std::unique_ptr<Request[]> slots_;
   FreeList free_;
+  Stamp now_{};
   SegmentPool segments_;
   std::unique_ptr<RangeList[]> range_lists_;
   FreeList free_lists_;

@@ -1,8 +1,8 @@
 // worker/request_ages.h: when the oldest request in flight was taken, for the status page.
 //
 // Requests end in any order. Instead of a list of all of them, which would cost each some fifteen
-// instructions, those taken within a millisecond are counted together: a counter up, a counter
-// down.
+// instructions, those taken within a millisecond are counted together: a counter up for all of a
+// turn, a counter down for those answered together.
 #pragma once
 
 #include <array>
@@ -28,11 +28,9 @@ class RequestAges {
     }
     spans_[newest_].since = ticks;
   }
-  [[nodiscard]] Mark taken() noexcept {
-    ++spans_[newest_].in_flight;
-    return static_cast<Mark>(newest_);
-  }
-  void answered(Mark mark) noexcept { --spans_[mark].in_flight; }
+  [[nodiscard]] Mark mark() const noexcept { return static_cast<Mark>(newest_); }
+  void taken(std::uint32_t count) noexcept { spans_[newest_].in_flight += count; }
+  void answered(Mark mark, std::uint32_t count) noexcept { spans_[mark].in_flight -= count; }
 
   // 0: nothing is in flight.
   [[nodiscard]] std::uint64_t oldest() noexcept {
