@@ -139,6 +139,13 @@ class GuestMemory {
     }
     return gather(from, std::as_writable_bytes(std::span(&copy, 1))) == sizeof(T);
   }
+  // scatter() of something small to `offset` of one segment. False where it does not hold it whole.
+  template <GuestWire T>
+  [[nodiscard]] static bool store_at(const iovec& to, std::size_t offset, const T& value) noexcept {
+    if (!range_within<std::size_t>(offset, sizeof(T), to.iov_len)) return false;
+    std::memcpy(static_cast<std::byte*>(to.iov_base) + offset, &value, sizeof(T));
+    return true;
+  }
   static void store_byte(const iovec& to, std::byte value) noexcept {
     verify(to.iov_len == 1);
     std::memcpy(to.iov_base, &value, 1);

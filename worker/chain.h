@@ -73,7 +73,8 @@ class ChainReader {
   [[nodiscard]] bool fetch_by_address(const Table& table, std::uint32_t index,
                                       common::WireDesc& desc) noexcept;
   [[nodiscard]] bool enter_indirect(Table& table) noexcept;
-  [[nodiscard]] bool append(const common::WireDesc& desc) noexcept;
+  // Into walk(): a call for each descriptor costs a third of what is done with it.
+  [[nodiscard, gnu::always_inline]] bool append(const common::WireDesc& desc) noexcept;
   [[nodiscard]] bool append_segment(iovec part, bool writable) noexcept;
   [[nodiscard]] bool refuse(common::ipc::WorkerFault code, std::uint64_t first,
                             std::uint64_t second = 0) noexcept;

@@ -35,14 +35,10 @@ T load(const T& field) noexcept {
 
 Inflight::Inflight(std::span<std::byte> region, std::uint16_t entries, std::uint16_t queue_size,
                    bool resume)
-    : entries_(entries),
-      queue_size_(queue_size),
-      batch_(std::make_unique_for_overwrite<std::uint16_t[]>(kRequestsMax)),
-      replays_(std::make_unique_for_overwrite<Replay[]>(queue_size)) {
-  if (region.empty()) {
-    own_ = std::make_unique<DescState[]>(std::size_t{entries} + 1);
-    region = std::as_writable_bytes(std::span(own_.get(), std::size_t{entries} + 1));
-  }
+    : entries_(entries), queue_size_(queue_size) {
+  if (region.empty()) return;
+  batch_ = std::make_unique_for_overwrite<std::uint16_t[]>(kRequestsMax);
+  replays_ = std::make_unique_for_overwrite<Replay[]>(queue_size);
   common::verify(entries >= queue_size && region.size() >= common::inflight::queue_bytes(entries) &&
                  reinterpret_cast<std::uintptr_t>(region.data()) % common::inflight::kAlignment ==
                      0);
@@ -52,6 +48,7 @@ Inflight::Inflight(std::span<std::byte> region, std::uint16_t entries, std::uint
 }
 
 common::Result<bool, RingFault> Inflight::begin(std::uint16_t used_idx) noexcept {
+  if (states_ == nullptr) return false;
   const std::uint16_t version = load(header_->version);
   if (version == 0) {
     forget();

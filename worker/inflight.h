@@ -31,10 +31,10 @@ class Inflight {
  public:
   Inflight() noexcept = default;
   // `region` is mapped as long as this lives and has room for `entries` heads, at least as many as
-  // the queue has. Empty: memory of our own, which ends with us. `resume`: it may know of requests
-  // that were taken and not answered. Without, whatever it says is forgotten at once: the session
-  // relies on that as soon as it hears that we serve, even if we die right after. With it, no byte
-  // of the region is looked at yet.
+  // the queue has. Empty: nobody could read what we wrote down, and so nothing is. `resume`: it may
+  // know of requests that were taken and not answered. Without, whatever it says is forgotten at
+  // once: the session relies on that as soon as it hears that we serve, even if we die right after.
+  // With it, no byte of the region is looked at yet.
   Inflight(std::span<std::byte> region, std::uint16_t entries, std::uint16_t queue_size,
            bool resume);
 
@@ -51,6 +51,7 @@ class Inflight {
 
   // A head was taken from the avail ring.
   void take(std::uint16_t head) noexcept {
+    if (states_ == nullptr) return;
     common::inflight::DescState* const state = states_ + head;
     state->counter = counter_++;
     barrier();
@@ -59,6 +60,7 @@ class Inflight {
 
   // Its answer is in the used ring, where nobody looks yet.
   void answer(std::uint16_t head) noexcept {
+    if (states_ == nullptr) return;
     const std::uint32_t count = batch_count_++;
     batch_[count % kRequestsMax] = head;
     states_[head].next = std::exchange(last_batch_head_, head);
@@ -66,10 +68,12 @@ class Inflight {
 
   // Around the store of used.idx. Dying between the two is what the list of the last batch is for.
   void before_publish() noexcept {
+    if (states_ == nullptr) return;
     header_->last_batch_head = last_batch_head_;
     barrier();
   }
   void after_publish(std::uint16_t used_idx) noexcept {
+    if (states_ == nullptr) return;
     barrier();
     // In variables of its own: a store of a byte could change any member, for all the compiler
     // knows.
@@ -95,7 +99,7 @@ class Inflight {
                                                                   std::uint16_t count) noexcept;
 
   common::inflight::Header* header_ = nullptr;
-  common::inflight::DescState* states_ = nullptr;
+  common::inflight::DescState* states_ = nullptr;  // Null: there is no region.
   std::uint64_t counter_ = 0;
   std::uint16_t entries_ = 0;
   std::uint16_t queue_size_ = 0;
@@ -106,7 +110,6 @@ class Inflight {
   std::uint32_t batch_count_ = 0;
   std::unique_ptr<std::uint16_t[]> batch_;
   std::unique_ptr<Replay[]> replays_;
-  std::unique_ptr<common::inflight::DescState[]> own_;
 };
 
 }  // namespace worker

@@ -75,6 +75,7 @@ struct NetReceive::State {
   void plan_staged() noexcept;
   [[nodiscard]] bool read() noexcept;
   void take_direct(std::uint32_t bytes) noexcept;
+  void say_buffers(std::uint16_t used) noexcept;
   void stage_rest(std::uint32_t index) noexcept;
   [[nodiscard]] bool deliver() noexcept;
   enum class Fit : std::uint8_t { kFits, kWait, kNever };
@@ -267,9 +268,24 @@ void NetReceive::State::take_direct(std::uint32_t bytes) noexcept {
   for (std::uint32_t room = buffers.at(0).bytes; room < bytes; ++used) {
     room += buffers.at(used).bytes;
   }
-  // The tap leaves the last field of the header as it was: 5.1.6.4.1 has us say how many buffers it
-  // took, and 1 where they are not merged.
-  const common::Le16 number(static_cast<std::uint16_t>(used));
+  say_buffers(static_cast<std::uint16_t>(used));
+  for (std::uint32_t left = bytes; left > 0;) {
+    const std::uint32_t here = std::min(left, buffers.at(0).bytes);
+    queue.ring.add_used(buffers.at(0).head, here);
+    buffers.pop();
+    left -= here;
+  }
+  if (large && used == 1 && ++in_row >= kSmallInRow) large = false;
+  if (used > 1) in_row = 0;
+}
+
+// The tap leaves the last field of the header as it was: 5.1.6.4.1 has us say how many buffers it
+// took, and 1 where they are not merged.
+void NetReceive::State::say_buffers(std::uint16_t used) noexcept {
+  const common::Le16 number(used);
+  const iovec& first = buffers.list(buffers.at(0)).front();
+  if (!queue.ring.log().on() && GuestMemory::store_at(first, kNumBuffersOffset, number)) [[likely]]
+    return;
   std::size_t offset = kNumBuffersOffset;
   std::array<iovec, 3> place{};
   std::size_t parts = 0;
@@ -284,14 +300,6 @@ void NetReceive::State::take_direct(std::uint32_t bytes) noexcept {
   }
   GuestMemory::scatter(std::as_bytes(std::span(&number, 1)), std::span(place).first(parts));
   if (queue.ring.log().on()) queue.ring.log().mark(std::span(place).first(parts));
-  for (std::uint32_t left = bytes; left > 0;) {
-    const std::uint32_t here = std::min(left, buffers.at(0).bytes);
-    queue.ring.add_used(buffers.at(0).head, here);
-    buffers.pop();
-    left -= here;
-  }
-  if (large && used == 1 && ++in_row >= kSmallInRow) large = false;
-  if (used > 1) in_row = 0;
 }
 
 // Completes the staged packets: what of them lies in the guest's buffers is copied before any of

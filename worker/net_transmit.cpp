@@ -166,7 +166,11 @@ bool NetTransmit::State::accept(Chain& chain) noexcept {
   }
   slot.packet_bytes = bytes - header;
   WireHeader copy{};
-  GuestMemory::gather(chain.readable, std::as_writable_bytes(std::span(&copy, 1)).first(header));
+  if (header == kHeaderBytes) [[likely]] {
+    (void)GuestMemory::gather_one(chain.readable, copy);
+  } else {
+    GuestMemory::gather(chain.readable, std::as_writable_bytes(std::span(&copy, 1)).first(header));
+  }
   const HeaderVerdict verdict = rules.check(copy, slot.packet_bytes);
   if (verdict == HeaderVerdict::kGood) [[likely]] {
     std::memcpy(slot.bytes.data(), &copy, sizeof(copy));
