@@ -104,12 +104,17 @@ common::Result<void> Connection::watch(bool adopted) {
 }
 
 common::Result<void> Connection::keep() {
+  TRY_LET(kept_, keep_thing(facts_.keep, 0, record(), kept_fds()));
+  return {};
+}
+
+KeptRecord Connection::record() const {
   KeptRecord record = make_record(KeptType::kConnection, facts_.name);
+  record.ipc_version = speaks_;
   record.numbers[0] = static_cast<std::uint64_t>(session_.child.pid);
   record.start = start_;
   set_text(record, visitor_name_);
-  TRY_LET(kept_, keep_thing(facts_.keep, 0, record, kept_fds()));
-  return {};
+  return record;
 }
 
 std::array<common::FdRef, 4> Connection::kept_fds() const noexcept {
@@ -347,7 +352,10 @@ void Connection::config_changed(std::span<const std::byte> config) {
   message.kind = ipc::ConfigChanged::kKind;
   message.config_bytes = static_cast<std::uint32_t>(std::min(config.size(), message.config.size()));
   std::memcpy(message.config.data(), config.data(), message.config_bytes);
+  if (message.config == start_.config) return;
+  start_.config = message.config;
   answer(message);
+  if (facts_.keep != nullptr) facts_.keep->update(kept_.id(), record());
 }
 
 void Connection::make_inflight(std::uint64_t bytes) {

@@ -85,6 +85,8 @@ class Connection final : private SessionRequests {
   void drain(std::chrono::milliseconds patience);
   void kill(const std::string& reason);
 
+  // Of what is kept of it (keep.h); 0: nothing.
+  [[nodiscard]] Keep::Id group() const noexcept { return kept_.id(); }
   // The VMM is gone or given up; only the workers' last requests keep this here.
   [[nodiscard]] bool ending() const noexcept { return ending_; }
   [[nodiscard]] const std::string& visitor_name() const noexcept { return visitor_name_; }
@@ -119,6 +121,7 @@ class Connection final : private SessionRequests {
              Jailed session, const common::ipc::SessionStart& start, Ended ended);
   [[nodiscard]] common::Result<void> watch(bool adopted);
   [[nodiscard]] common::Result<void> keep();
+  [[nodiscard]] KeptRecord record() const;
   // As adopt() takes them.
   [[nodiscard]] std::array<common::FdRef, 4> kept_fds() const noexcept;
 
@@ -193,7 +196,8 @@ class Connection final : private SessionRequests {
   CounterTotals ended_counters_{};
   std::uint32_t ended_disk_os_errno_ = 0;
 
-  const common::ipc::SessionStart start_;  // What the session was told.
+  common::ipc::SessionStart start_;  // What the session was told, its configuration since then.
+  std::uint32_t speaks_ = common::ipc::kIpcVersion;  // By its program.
   bool adopted_ = false;
   bool resuming_ = false;              // An adopted session has not said yet where it is.
   std::uint64_t resume_turn_ = 0;      // Of the answer that is waited for.

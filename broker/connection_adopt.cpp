@@ -30,6 +30,7 @@ common::Result<std::unique_ptr<Connection>> Connection::adopt(Services& services
                                                         std::move(ended)));
   services.keep->adopt_thing(session, connection->kept_fds());
   connection->kept_ = Kept(services.keep, session.id);
+  connection->speaks_ = session.record.ipc_version;
   connection->adopted_ = connection->jail_recorded_ = true;  // By whoever started it.
   log.record(audit::process_adopted(connection->session_process()));
   if (const auto resumed = connection->resume(std::move(workers)); !resumed) {
@@ -47,9 +48,11 @@ common::Result<void> Connection::resume(std::vector<KeptThing> workers) {
     if (queue >= start_.queues_max || workers_.contains(queue)) {
       return common::fail_errno("two workers of one queue", EPROTO);
     }
+    const auto role = static_cast<QueueRole>(each.record.numbers[5]);
     TRY_LET(workers_[queue],
             Worker::adopt(services_, log_, std::move(each),
                           [this, queue](const WorkerEnd& end) { on_worker_ended(queue, end); }));
+    facts_.queues->worker_started(queue, role, workers_[queue]->measures());
   }
   TRY(watch(true));
   resuming_ = true;
@@ -70,7 +73,12 @@ void Connection::on_packet_before_resumed(ipc::Packet& packet) {
     return begin_again(*resumed);
   }
   if (const auto event = packet.as<ipc::SessionEvent>()) session_event(*event);
+  // What holds, and needs no answer; of the first two the last one counts.
+  const bool holds = packet.kind() == ipc::DriverFeatures::kKind ||
+                     packet.kind() == ipc::HostMtu::kKind || packet.kind() == ipc::SendRarp::kKind;
+  const bool sound = !holds || peer_.on_packet(packet) != Verdict::kHangUp;
   services_.closer.close(packet.fds);
+  if (!sound) hang_up(peer_.complaint());
 }
 
 void Connection::begin_again(const ipc::Resumed& resumed) {
@@ -99,6 +107,7 @@ void Connection::begin_again(const ipc::Resumed& resumed) {
 }
 
 void Connection::go_on() {
+  facts_.model.hooks->vmm_goes_on();
   for (std::uint32_t queue = 0; queue < start_.queues_max && !ending_; ++queue) {
     go_on_with(queue, static_cast<ipc::QueuePhase>(resumed_.phases[queue]));
   }
@@ -106,7 +115,7 @@ void Connection::go_on() {
   log_.info("goes on serving " + visitor_name_ + " with " + std::to_string(workers_.size()) +
             (workers_.size() == 1 ? " worker" : " workers") + " that ran on");
   const auto& now = facts_.model.session_start;
-  if (now.config_bytes == start_.config_bytes && now.config != start_.config) {
+  if (now.config_bytes == start_.config_bytes) {
     config_changed(std::as_bytes(std::span(now.config).first(now.config_bytes)));
   }
   pause_reading(milliseconds(0));

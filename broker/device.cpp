@@ -26,19 +26,46 @@ constexpr std::chrono::milliseconds kTooOften{250};
 
 common::Result<void> Device::open(std::function<void()> finished, std::vector<KeptThing> left) {
   finished_handler_ = std::move(finished);
-  TRY(facts_.model.hooks->opens(
-      {.loop = services_.loop,
-       .say = [this](Level level, const std::string& text) { log_.write(level, text); },
-       .config_changed =
-           [this](std::span<const std::byte> config) {
-             if (connection_) connection_->config_changed(config);
-           }}));
+  TRY(facts_.model.hooks->opens(world()));
   log_.record(audit::device_added(doorway_->describe()));
   log_.record(audit::backing_opened(facts_.model));
   if (!left.empty()) adopt_or_end(std::move(left));
+  // What an earlier broker has left is as its VMM wanted it, who is gone.
+  if (!connection_ && !backing_.state.empty()) facts_.model.hooks->vmm_gone();
+  save_state();
   return doorway_->open(
       services_, log_, [this](Visitor visitor) { arrive(std::move(visitor)); },
       connection_ != nullptr);
+}
+
+DeviceHooks::World Device::world() {
+  using Fds = std::span<const common::FdRef>;
+  return {
+      .loop = services_.loop,
+      .say = [this](Level level, const std::string& text) { log_.write(level, text); },
+      .config_changed =
+          [this](std::span<const std::byte> config) {
+            auto& now = facts_.model.session_start.config;
+            std::memcpy(now.data(), config.data(), std::min(config.size(), now.size()));
+            if (connection_) connection_->config_changed(config);
+          },
+      .state_changed = [this] { save_state(); },
+      .keep_for_vmm =
+          [this](const KeptRecord& record, Fds fds) {
+            return keep_thing(facts_.keep, connection_ ? connection_->group() : 0, record, fds);
+          },
+      .keep_on =
+          [this](const KeptThing& thing, Fds fds) {
+            facts_.keep->adopt_thing(thing, fds);
+            return Kept(facts_.keep, thing.id);
+          },
+  };
+}
+
+void Device::save_state() const {
+  if (backing_.card == 0) return;
+  facts_.keep->update(backing_.card,
+                      make_card_record(facts_.name, facts_.uid, facts_.model.hooks->state()));
 }
 
 // Where it cannot go on under us, it ends before anybody else may write to the disk.
@@ -55,7 +82,6 @@ void Device::adopt_or_end(std::vector<KeptThing> left) {
       "what an earlier broker has left of it cannot be gone on with, and ends; its VMM has "
       "to connect again: " +
       std::string(adopted.error().what) + ": " + errno_text(adopted.error().os_errno));
-  facts_.model.hooks->vmm_gone();
   if (!orphans.end(kOrphanPatience)) log_.error("a process of it waits in the kernel for its disk");
   for (const Keep::Id id : ids) services_.keep->drop(id);
 }
@@ -67,14 +93,24 @@ common::Result<void> Device::adopt(std::vector<KeptThing> left) {
   });
   if (session == left.end()) return common::fail_errno("workers without their session", ESRCH);
   std::vector<KeptThing> workers;
-  std::vector<std::uint32_t> queues;
+  DeviceHooks::Left what;
   for (KeptThing& thing : left) {
-    if (thing.type() != KeptType::kWorker || thing.group != session->group) continue;
-    queues.push_back(static_cast<std::uint32_t>(thing.record.numbers[1]));
-    workers.push_back(std::move(thing));
+    if (thing.group != session->group) continue;
+    if (thing.type() == KeptType::kControl) {
+      what.controls.push_back(std::move(thing));
+    } else if (thing.type() == KeptType::kWorker) {
+      what.queues.push_back({static_cast<std::uint32_t>(thing.record.numbers[1]),
+                             static_cast<QueueRole>(thing.record.numbers[5])});
+      workers.push_back(std::move(thing));
+    }
   }
   peer_ = peer_of(session->fds[3].ref()).value_or(Peer{});
-  facts_.model.hooks->vmm_back(queues);
+  const std::span<const std::uint8_t> state(backing_.state);
+  what.state = std::as_bytes(state);
+  TRY(facts_.model.hooks->vmm_back(what));
+  for (const KeptThing& each : what.controls) {
+    if (!each.fds.empty() && each.fds[0].valid()) services_.keep->drop(each.id);
+  }
   TRY_LET(connection_, Connection::adopt(services_, facts_, log_, std::move(*session),
                                          std::move(workers), [this] { on_connection_ended(); }));
   return {};
@@ -176,7 +212,7 @@ void Device::finish() {
   log_.trail().record_dropped();
   log_.record(audit::Event(audit::Kind::kDeviceRemoved));
   facts_.model.release();
-  backing_.reset();
+  backing_ = {};
   // Whoever wants it next gets it: a block device is only free when the keeper has closed it, too.
   if (facts_.keep != nullptr) facts_.keep->settle();
   finished_handler_();

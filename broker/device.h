@@ -19,10 +19,18 @@
 
 namespace broker {
 
+// What a device has open, for the next broker.
+struct KeptBacking {
+  std::vector<Kept> things;
+  Keep::Id card = 0;                // Of KeptType::kCard among them; 0: there is none.
+  std::vector<std::uint8_t> state;  // As that one said, where an earlier broker has left it.
+};
+
 class Device {
  public:
-  // `backing`: what it has open is kept for the next broker as long as it exists.
-  Device(Services& services, DeviceFacts facts, std::unique_ptr<Doorway> doorway, Kept backing)
+  // `backing` is kept for the next broker as long as the device exists.
+  Device(Services& services, DeviceFacts facts, std::unique_ptr<Doorway> doorway,
+         KeptBacking backing)
       : services_(services),
         facts_(std::move(facts)),
         log_(services.log, facts_.name,
@@ -88,6 +96,8 @@ class Device {
 
  private:
   void let_nobody_in();
+  [[nodiscard]] DeviceHooks::World world();
+  void save_state() const;
   void adopt_or_end(std::vector<KeptThing> left);
   [[nodiscard]] common::Result<void> adopt(std::vector<KeptThing> left);
   void arrive(Visitor visitor);
@@ -109,7 +119,7 @@ class Device {
   std::uint32_t past_disk_os_errno_ = 0;
   bool stopping_ = false;
   bool finished_ = false;
-  Kept backing_;
+  KeptBacking backing_;
   std::unique_ptr<Doorway> doorway_;
   std::unique_ptr<Connection> connection_;
   Peer peer_;                    // Of connection_.

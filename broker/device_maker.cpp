@@ -1,12 +1,17 @@
 #include "broker/device_maker.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <cerrno>
+#include <span>
 #include <string>
 #include <utility>
 
 #include "broker/audit/device_trail.h"
 #include "broker/blk_config.h"
 #include "broker/limit_file.h"
+#include "broker/net_card_state.h"
 #include "broker/net_config.h"
 #include "broker/open_disk.h"
 #include "broker/open_tap.h"
@@ -14,6 +19,14 @@
 #include "broker/text.h"
 
 namespace broker {
+
+void DeviceMaker::note_descriptors(const BrokerConfig& config) {
+  for (const DeviceConfig& device : config.devices) {
+    for (const int number : device.tap_fds) {
+      if (::fcntl(number, F_GETFD) >= 0) inherited_.insert(number);
+    }
+  }
+}
 
 void DeviceMaker::restore_limits(const BrokerConfig& config) {
   groups_.follow(config.groups);
@@ -54,8 +67,7 @@ Answer<DevicePlan> DeviceMaker::open_backing(DeviceConfig config) {
 Answer<DeviceModel> DeviceMaker::make_model(const DeviceConfig& config) {
   auto tsc_per_us = [this] { return clock_.ticks_per_us(); };
   if (config.kind == common::DeviceKind::kNet) {
-    TRY_LET(Tap tap, open_tap(config));
-    return make_net_model(std::move(tap), config, std::move(tsc_per_us));
+    return make_card(config, std::move(tsc_per_us));
   }
   TRY_LET(Disk disk,
           open_disk(config, inheritance_ == nullptr ? std::vector<common::Fd>()
@@ -71,6 +83,30 @@ Answer<DeviceModel> DeviceMaker::make_model(const DeviceConfig& config) {
                                "--direct=off it can");
   }
   return make_blk_model(std::move(disk), config, std::move(tsc_per_us));
+}
+
+// Where an earlier broker has left it, with the tap that it has.
+Answer<DeviceModel> DeviceMaker::make_card(const DeviceConfig& config,
+                                           std::function<std::uint32_t()> tsc_per_us) {
+  const auto left = inheritance_ == nullptr ? std::nullopt : inheritance_->card_of(config.name);
+  if (!left) {
+    TRY_LET(Tap tap, open_tap(config));
+    return make_net_model(std::move(tap), config, std::move(tsc_per_us));
+  }
+  TRY_LET(const NetCardState state, read_card_state(std::as_bytes(std::span(*left))));
+  TRY_LET(Tap tap, adopt_tap(config, inheritance_->files_of(config.name), state));
+  // Handed to us again, where the service manager starts us as it did the first time.
+  for (const int number : config.tap_fds) {
+    if (inherited_.contains(number)) ::close(number);
+  }
+  if (config.num_queues && *config.num_queues != state.pairs) {
+    log_.warn(config.name, "goes on with " + std::to_string(state.pairs) +
+                               " pairs of queues, as it was started; num-queues counts when it is "
+                               "started anew");
+  }
+  DeviceConfig same = config;
+  if (!same.mac) same.mac = state.guest_mac;
+  return make_net_model(std::move(tap), same, std::move(tsc_per_us));
 }
 
 Answer<std::uint32_t> DeviceMaker::pick_uid(const DeviceConfig& config, const DeviceModel& model) {
@@ -152,11 +188,9 @@ void DeviceMaker::inherit(Inheritance& inheritance) {
 }
 
 Answer<void> DeviceMaker::keep(DevicePlan& plan, Keep* keep) {
-  // A card's tap and what its guest asked for are not handed on: it ends with its broker.
-  plan.facts.keep = plan.facts.model.kind == common::DeviceKind::kBlk ? keep : nullptr;
-  if (plan.facts.keep == nullptr || inheritance_ == nullptr) return {};
-  TRY_LET(plan.backing, inheritance_->keep_backing(*keep, plan.facts.name, plan.facts.uid,
-                                                   plan.facts.model.files()));
+  plan.facts.keep = keep;
+  if (keep == nullptr || inheritance_ == nullptr) return {};
+  TRY_LET(plan.backing, inheritance_->keep_backing(*keep, plan.facts));
   TRY_LET(Kept listener, inheritance_->keep_listener(*keep, KeptType::kListener, plan.facts.name,
                                                      plan.doorway->listener()));
   plan.doorway->keep(std::move(listener));

@@ -3,15 +3,18 @@
 // one that is added.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 
 #include "broker/audit/event.h"
 #include "broker/audit/trail.h"
 #include "broker/calibrate.h"
 #include "broker/config.h"
 #include "broker/connection.h"
+#include "broker/device.h"
 #include "broker/doorway.h"
 #include "broker/host.h"
 #include "broker/inheritance.h"
@@ -31,7 +34,7 @@ struct DevicePlan {
   EngineDecision engine;
   common::LayerResults posture{};
   std::unique_ptr<Doorway> doorway;
-  Kept backing;  // From keep() on.
+  KeptBacking backing;  // From keep() on.
   std::shared_ptr<DeviceRates> rates;
   std::optional<DeviceLimits> operator_limits;  // Instead of its configuration's.
 };
@@ -43,6 +46,8 @@ class DeviceMaker {
 
   // Refusals are recorded there; it outlives this.
   void record_to(audit::Trail& trail) noexcept { trail_ = &trail; }
+  // Which of its descriptors we have been started with: before anything is opened.
+  void note_descriptors(const BrokerConfig& config);
   // Devices go on with what an earlier broker has left of them; it outlives this.
   void inherit(Inheritance& inheritance);
   [[nodiscard]] bool strict() const noexcept { return demand_ == PostureDemand::kStrict; }
@@ -77,6 +82,8 @@ class DeviceMaker {
 
  private:
   [[nodiscard]] Answer<DeviceModel> make_model(const DeviceConfig& config);
+  [[nodiscard]] Answer<DeviceModel> make_card(const DeviceConfig& config,
+                                              std::function<std::uint32_t()> tsc_per_us);
   [[nodiscard]] Answer<std::uint32_t> pick_uid(const DeviceConfig& config,
                                                const DeviceModel& model);
   void record_refusal(audit::Kind kind, const DeviceConfig& config, const std::string& cause);
@@ -84,6 +91,7 @@ class DeviceMaker {
   Log& log_;
   audit::Trail* trail_ = nullptr;
   Inheritance* inheritance_ = nullptr;
+  std::set<int> inherited_;  // Queues of taps.
   PostureDemand demand_;
   TscClock clock_;
   UidRange uids_;

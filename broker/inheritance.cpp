@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <iterator>
 #include <thread>
 #include <utility>
 
@@ -147,9 +148,9 @@ void Inheritance::note_lost_groups() {
   // Without its lock the disk cannot be gone on with.
   for (const KeptThing& thing : left_.things) {
     if (thing.type() != KeptType::kConnection || lost_groups_.contains(thing.group)) continue;
-    if (find_thing(KeptType::kDisk, thing.device()) != nullptr) continue;
+    if (find_backing(thing.device()) != nullptr) continue;
     lost_groups_.insert(thing.group);
-    lost_.push_back({thing.device(), "its disk was not kept"});
+    lost_.push_back({thing.device(), "its disk or tap was not kept"});
   }
 }
 
@@ -187,19 +188,40 @@ std::size_t Inheritance::process_count() const noexcept {
       }));
 }
 
-KeptThing* Inheritance::find_thing(KeptType type, std::string_view name) {
+const KeptThing* Inheritance::find_thing(KeptType type, std::string_view name) const {
   const auto found = std::find_if(left_.things.begin(), left_.things.end(),
                                   [&](const KeptThing& each) { return each.is_of(type, name); });
   return found == left_.things.end() ? nullptr : &*found;
 }
 
+KeptThing* Inheritance::find_thing(KeptType type, std::string_view name) {
+  return const_cast<KeptThing*>(std::as_const(*this).find_thing(type, name));
+}
+
+const KeptThing* Inheritance::find_backing(std::string_view name) const {
+  const KeptThing* const disk = find_thing(KeptType::kDisk, name);
+  return disk != nullptr ? disk : find_thing(KeptType::kCard, name);
+}
+
 std::vector<Fd> Inheritance::files_of(std::string_view name) {
-  KeptThing* const left = find_thing(KeptType::kDisk, name);
-  return left == nullptr ? std::vector<Fd>() : std::move(left->fds);
+  if (KeptThing* const disk = find_thing(KeptType::kDisk, name)) return std::move(disk->fds);
+  std::vector<Fd> queues;
+  for (KeptThing& thing : left_.things) {
+    const bool next = thing.is_of(KeptType::kTap, name) && thing.record.numbers[0] == queues.size();
+    if (next) std::move(thing.fds.begin(), thing.fds.end(), std::back_inserter(queues));
+  }
+  return queues;
+}
+
+std::optional<std::vector<std::uint8_t>> Inheritance::card_of(std::string_view name) const {
+  const KeptThing* const left = find_thing(KeptType::kCard, name);
+  if (left == nullptr) return std::nullopt;
+  const auto& start = left->record.start;
+  return std::vector<std::uint8_t>(start.config.begin(), start.config.begin() + start.config_bytes);
 }
 
 std::optional<std::uint32_t> Inheritance::uid_of(std::string_view name) {
-  const KeptThing* const left = find_thing(KeptType::kDisk, name);
+  const KeptThing* const left = find_backing(name);
   if (left == nullptr) return std::nullopt;
   return static_cast<std::uint32_t>(left->record.numbers[0]);
 }
@@ -207,7 +229,7 @@ std::optional<std::uint32_t> Inheritance::uid_of(std::string_view name) {
 std::vector<std::uint32_t> Inheritance::uids() const {
   std::vector<std::uint32_t> all;
   for (const KeptThing& thing : left_.things) {
-    if (thing.type() != KeptType::kDisk) continue;
+    if (thing.type() != KeptType::kDisk && thing.type() != KeptType::kCard) continue;
     all.push_back(static_cast<std::uint32_t>(thing.record.numbers[0]));
   }
   return all;
@@ -292,9 +314,11 @@ void Inheritance::done(Keep* keep) {
 // What an earlier broker had put there is what we use, unless something is different now.
 Answer<Kept> Inheritance::keep_one(Keep& keep, const KeptRecord& record,
                                    const std::vector<FdRef>& fds) {
-  const KeptThing* const left =
-      find_thing(static_cast<KeptType>(record.type), record.device.data());
-  if (left != nullptr && std::memcmp(&left->record, &record, sizeof(record)) == 0) {
+  const auto left =
+      std::find_if(left_.things.begin(), left_.things.end(), [&](const KeptThing& each) {
+        return std::memcmp(&each.record, &record, sizeof(record)) == 0;
+      });
+  if (left != left_.things.end()) {
     used_.insert(left->id);
     keep.adopt_thing(*left, fds);
     return Kept(&keep, left->id);
@@ -308,11 +332,38 @@ Answer<Kept> Inheritance::keep_one(Keep& keep, const KeptRecord& record,
   return *std::move(fresh);
 }
 
-Answer<Kept> Inheritance::keep_backing(Keep& keep, const std::string& name, std::uint32_t uid,
-                                       const std::vector<FdRef>& files) {
-  KeptRecord record = make_record(KeptType::kDisk, name);
-  record.numbers[0] = uid;
-  return keep_one(keep, record, files);
+Answer<KeptBacking> Inheritance::keep_backing(Keep& keep, const DeviceFacts& facts) {
+  if (facts.model.kind == common::DeviceKind::kNet) return keep_card(keep, facts);
+  KeptRecord record = make_record(KeptType::kDisk, facts.name);
+  record.numbers[0] = facts.uid;
+  KeptBacking backing;
+  TRY_LET(Kept disk, keep_one(keep, record, facts.model.files()));
+  backing.things.push_back(std::move(disk));
+  return backing;
+}
+
+// Its queues, as many at once as a message takes; and what it is, which will change.
+Answer<KeptBacking> Inheritance::keep_card(Keep& keep, const DeviceFacts& facts) {
+  KeptBacking backing;
+  const std::vector<FdRef> queues = facts.model.files();
+  for (std::size_t first = 0; first < queues.size(); first += common::ipc::kMessageFdsMax) {
+    const std::size_t count = std::min(common::ipc::kMessageFdsMax, queues.size() - first);
+    KeptRecord record = make_record(KeptType::kTap, facts.name);
+    record.numbers[0] = first;
+    const auto from = queues.begin() + static_cast<std::ptrdiff_t>(first);
+    TRY_LET(Kept some, keep_one(keep, record, {from, from + static_cast<std::ptrdiff_t>(count)}));
+    backing.things.push_back(std::move(some));
+  }
+  KeptRecord record = make_card_record(facts.name, facts.uid, facts.model.hooks->state());
+  if (const KeptThing* const left = find_thing(KeptType::kCard, facts.name); left != nullptr) {
+    record = left->record;  // Until its VMM goes on, or is gone.
+    const auto& start = record.start;
+    backing.state.assign(start.config.begin(), start.config.begin() + start.config_bytes);
+  }
+  TRY_LET(Kept card, keep_one(keep, record, {}));
+  backing.card = card.id();
+  backing.things.push_back(std::move(card));
+  return backing;
 }
 
 Answer<Kept> Inheritance::keep_listener(Keep& keep, KeptType type, const std::string& name,

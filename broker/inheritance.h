@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "broker/config.h"
+#include "broker/device.h"
 #include "broker/event_loop.h"
 #include "broker/jailer.h"
 #include "broker/keep.h"
@@ -52,6 +53,8 @@ class Inheritance {
   // What the device `name` has open; copies, if another broker serves it. Empty where there is
   // none.
   [[nodiscard]] std::vector<common::Fd> files_of(std::string_view name);
+  // NetCardState of a card whose tap was kept, and nothing where it was not.
+  [[nodiscard]] std::optional<std::vector<std::uint8_t>> card_of(std::string_view name) const;
   [[nodiscard]] std::optional<Listener> listener_of(const DeviceConfig& config);
   // The operator's; only if it is to be at `path` still.
   [[nodiscard]] std::optional<Listener> operators_listener(const std::string& path);
@@ -73,8 +76,7 @@ class Inheritance {
   void done(Keep* keep);
 
   // What is open as long as a device exists, into the keeper if it is not there.
-  [[nodiscard]] Answer<Kept> keep_backing(Keep& keep, const std::string& name, std::uint32_t uid,
-                                          const std::vector<common::FdRef>& files);
+  [[nodiscard]] Answer<KeptBacking> keep_backing(Keep& keep, const DeviceFacts& facts);
   // Nothing where `listener` is not valid.
   [[nodiscard]] Answer<Kept> keep_listener(Keep& keep, KeptType type, const std::string& name,
                                            const Listener& listener);
@@ -90,6 +92,10 @@ class Inheritance {
   [[nodiscard]] std::optional<Listener> take_listener(KeptType type, std::string_view name,
                                                       const std::string& path);
   [[nodiscard]] KeptThing* find_thing(KeptType type, std::string_view name);
+  [[nodiscard]] const KeptThing* find_thing(KeptType type, std::string_view name) const;
+  // Disk or card.
+  [[nodiscard]] const KeptThing* find_backing(std::string_view name) const;
+  [[nodiscard]] Answer<KeptBacking> keep_card(Keep& keep, const DeviceFacts& facts);
   [[nodiscard]] Answer<Kept> keep_one(Keep& keep, const KeptRecord& record,
                                       const std::vector<common::FdRef>& fds);
 

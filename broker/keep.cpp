@@ -313,6 +313,10 @@ void Keep::drop(Id id) noexcept {
   if (socket_.valid()) (void)ipc::send(socket_.ref(), message).has_value();
 }
 
+void Kept::reset() noexcept {
+  if (keep_ != nullptr) std::exchange(keep_, nullptr)->drop(id_);
+}
+
 common::Result<Kept> keep_thing(Keep* keep, Keep::Id group, const KeptRecord& record,
                                 std::span<const FdRef> fds) {
   if (keep == nullptr) return Kept();

@@ -40,6 +40,7 @@
 #include "broker/config.h"
 #include "broker/event_loop.h"
 #include "broker/jailer.h"
+#include "broker/kept.h"
 #include "broker/kept_record.h"
 #include "broker/log.h"
 #include "broker/socket.h"
@@ -160,30 +161,6 @@ class Keep {
   bool complete_ = false;
   bool given_up_ = false;  // There is no keeper, and there will be none.
   EventLoop::Registration watch_;
-};
-
-// One thing that is kept as long as this lives. In a class, declare it after the descriptors.
-class Kept {
- public:
-  Kept() noexcept = default;
-  // `keep` null: nothing is kept.
-  Kept(Keep* keep, Keep::Id id) noexcept : keep_(keep), id_(id) {}
-  Kept(Kept&& other) noexcept : keep_(std::exchange(other.keep_, nullptr)), id_(other.id_) {}
-  Kept& operator=(Kept&& other) noexcept {
-    Kept taken(std::move(other));
-    std::swap(keep_, taken.keep_);
-    std::swap(id_, taken.id_);
-    return *this;
-  }
-  ~Kept() { reset(); }
-  void reset() noexcept {
-    if (keep_ != nullptr) std::exchange(keep_, nullptr)->drop(id_);
-  }
-  [[nodiscard]] Keep::Id id() const noexcept { return id_; }
-
- private:
-  Keep* keep_ = nullptr;
-  Keep::Id id_ = 0;
 };
 
 // Nothing where `keep` is null. A connection leads the group of its own number. An error is one of

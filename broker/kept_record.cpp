@@ -9,6 +9,7 @@
 #include <limits>
 #include <utility>
 
+#include "broker/queue_book.h"
 #include "common/device_kind.h"
 #include "common/virtio_net_wire.h"
 
@@ -125,8 +126,13 @@ Answer<void> check_numbers(const KeptRecord& record) {
     return unsound("a connection with " + std::to_string(queues) + " queues");
   }
   const bool known_engine = record.numbers[2] <= static_cast<std::uint64_t>(2);
-  if (type == KeptType::kWorker && (record.numbers[1] >= common::kQueuesMax || !known_engine)) {
+  const bool known_role = record.numbers[5] < kQueueRoleCount;
+  if (type == KeptType::kWorker &&
+      (record.numbers[1] >= common::kQueuesMax || !known_engine || !known_role)) {
     return unsound("a worker of queue " + std::to_string(record.numbers[1]));
+  }
+  if (type == KeptType::kCard && record.start.config_bytes > record.start.config.size()) {
+    return unsound("a card of " + std::to_string(record.start.config_bytes) + " bytes");
   }
   if (type == KeptType::kTap && record.numbers[0] >= common::kNetPairsMax) {
     return unsound("queue " + std::to_string(record.numbers[0]) + " of a tap");
@@ -143,6 +149,16 @@ KeptRecord make_record(KeptType type, std::string_view device) {
   record.type = static_cast<std::uint32_t>(type);
   record.ipc_version = common::ipc::kIpcVersion;
   device.copy(record.device.data(), record.device.size() - 1);
+  return record;
+}
+
+KeptRecord make_card_record(std::string_view device, std::uint32_t uid,
+                            std::span<const std::byte> state) {
+  KeptRecord record = make_record(KeptType::kCard, device);
+  record.numbers[0] = uid;
+  record.start.config_bytes =
+      static_cast<std::uint32_t>(std::min(state.size(), record.start.config.size()));
+  std::memcpy(record.start.config.data(), state.data(), record.start.config_bytes);
   return record;
 }
 

@@ -24,13 +24,15 @@ enum class KeptType : std::uint32_t {
   kListener = 1,    // A device's listening socket. numbers: st_dev, st_ino of its file.
   kDisk = 2,        // The disk; and without O_DIRECT, where there are two. numbers: uid of the
                     // device's processes.
-  kTap = 3,         // Queues of a tap. numbers: which one the first is.
-  kCard = 4,        // What a network card's guest has asked for: NetCardState in `start.config`.
+  kTap = 3,         // Queues of a tap, in order. numbers: which one the first is.
+  kCard = 4,        // A network card. numbers: uid of the device's processes. `start.config`: what
+                    // it is, and what its guest has asked for (net_card_state.h).
   kConnection = 5,  // pidfd of the session, its socket, its status page, the VMM's socket.
                     // numbers: pid. `start`: what it was told.
   kWorker = 6,      // pidfd, StopPipe::writing, its status page.
-                    // numbers: pid, queue, EngineKind, start (steady clock, ns).
-  kControl = 7,     // The broker's end of a control worker's socket. numbers: queue.
+                    // numbers: pid, queue, EngineKind, start (steady clock, ns), ticks of its
+                    // clock per microsecond (0: it has none), QueueRole.
+  kControl = 7,     // The broker's end of a control worker's socket. numbers: queue. Of its group.
   kOperators = 8,   // The operator's listening socket, of no device. numbers: as kListener.
   kKeeper = 9,      // pidfd and status page of the keeper itself. numbers: pid.
 };
@@ -60,6 +62,9 @@ static_assert(sizeof(KeptRecord) <= common::ipc::kKeptBytesMax);
 
 // Zeros, but for version, type and name.
 [[nodiscard]] KeptRecord make_record(KeptType type, std::string_view device);
+// KeptType::kCard; `state`: NetCardState.
+[[nodiscard]] KeptRecord make_card_record(std::string_view device, std::uint32_t uid,
+                                          std::span<const std::byte> state);
 void set_text(KeptRecord& record, std::string_view text);
 
 // One thing as it came back.

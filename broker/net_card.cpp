@@ -1,6 +1,7 @@
 #include "broker/net_card.h"
 
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/uio.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <span>
 #include <utility>
 
+#include "broker/net_card_state.h"
 #include "broker/net_config.h"
 #include "broker/tap_control.h"
 #include "broker/text.h"
@@ -74,7 +76,16 @@ NetCard::NetCard(Tap tap, const DeviceConfig& config, std::function<std::uint32_
       pairs_(tap_.queues.size()),
       mtu_(
           net_worker_start(tap_, config_, NetRole::kReceive, common::EngineKind::kFallback, 0).mtu),
-      control_budget_(kCommandsPerSecond, kCommandsBurst) {}
+      control_budget_(kCommandsPerSecond, kCommandsBurst) {
+  if (!tap_.left) return;
+  for (Pair& pair : pairs_) pair.attached.reset();
+}
+
+std::vector<common::FdRef> NetCard::files() const {
+  std::vector<common::FdRef> files;
+  for (const common::Fd& queue : tap_.queues) files.push_back(queue.ref());
+  return files;
+}
 
 // --- queues --------------------------------------------------------------------------------------
 
@@ -96,8 +107,7 @@ Result<WorkerRecipe> NetCard::worker_recipe(std::uint32_t queue, common::EngineK
   recipe.start_message.assign(bytes.begin(), bytes.end());
   common::FdRef device;
   if (role == NetRole::kControl) {
-    TRY_LET(device, connect_control());
-    control_queue_ = queue;
+    TRY_LET(device, connect_control(queue));
   } else {
     if (queue / 2 >= pairs_.size()) return common::fail_errno("no such pair", EINVAL);
     device = tap_.queues[queue / 2].ref();
@@ -150,8 +160,9 @@ Result<void> NetCard::follow_pairs() {
 Result<void> NetCard::attach(std::size_t pair, bool attached) {
   if (pairs_[pair].attached == attached) return {};
   // What came while nobody listened is no news any more; where a queue can be detached, the kernel
-  // has dropped it.
-  if (attached && !tap_.multiqueue) discard_packets(tap_.queues[pair].ref());
+  // has dropped it. Of what an earlier broker has left, somebody may have listened all the time.
+  const bool known = pairs_[pair].attached.has_value();
+  if (attached && known && !tap_.multiqueue) discard_packets(tap_.queues[pair].ref());
   TRY(attach_queue(tap_, pair, attached));
   pairs_[pair].attached = attached;
   return {};
@@ -163,6 +174,7 @@ void NetCard::detach_all() {
   pairs_used_ = 0;
   clear_receive_filter(tap_);
   apply_offloads(features_);
+  save();
 }
 
 // --- what the session says -----------------------------------------------------------------------
@@ -177,6 +189,7 @@ void NetCard::vmm_came(ipc::SessionStart& start) {
 void NetCard::vmm_gone() {
   features_ = 0;
   rarp_.reset();
+  end_control();
   for (Pair& pair : pairs_) pair.receives = pair.transmits = false;
   detach_all();
   set_carrier(tap_, false);
@@ -190,10 +203,13 @@ void NetCard::release() {
   tap_.queues.clear();
 }
 
+// The same again: only to be sure, and the guest may have changed its offloads since.
 void NetCard::driver_features(std::uint64_t features) {
+  if (features == features_) return;
   features_ = features;
   pairs_used_ = 0;
   apply_offloads(features_);
+  save();
 }
 
 void NetCard::apply_offloads(std::uint64_t features) {
@@ -208,11 +224,12 @@ void NetCard::apply_offloads(std::uint64_t features) {
 void NetCard::send_rarp(const std::array<std::uint8_t, 6>& mac) {
   rarp_ = mac;
   try_rarp();
+  if (rarp_) save();
 }
 
 void NetCard::try_rarp() {
-  const auto pair =
-      std::find_if(pairs_.begin(), pairs_.end(), [](const Pair& each) { return each.attached; });
+  const auto pair = std::find_if(pairs_.begin(), pairs_.end(),
+                                 [](const Pair& each) { return each.attached == true; });
   if (!rarp_ || pair == pairs_.end()) return;
   RarpFrame frame = rarp_frame(*std::exchange(rarp_, std::nullopt));
   const iovec part{frame.data(), frame.size()};
@@ -220,18 +237,90 @@ void NetCard::try_rarp() {
   // One that does not get through is lost, as on any network.
   const ssize_t sent = ::writev(tap_.queues[index].ref().number, &part, 1);
   (void)sent;
+  save();
+}
+
+// --- an earlier broker ---------------------------------------------------------------------------
+
+std::vector<std::byte> NetCard::state() const {
+  NetCardState state{};
+  const net::WireConfig space = net_config_space(tap_, config_);
+  state.index = static_cast<std::uint32_t>(tap_.index);
+  state.pairs = static_cast<std::uint32_t>(pairs_.size());
+  state.mtu = tap_.mtu;
+  state.offloads = tap_.offloads;
+  state.macvtap = tap_.macvtap ? 1 : 0;
+  state.multiqueue = tap_.multiqueue ? 1 : 0;
+  state.nowait = tap_.nowait ? 1 : 0;
+  state.rarp_waits = rarp_ ? 1 : 0;
+  state.rarp = rarp_.value_or(MacAddress{});
+  state.mac = tap_.mac;
+  state.guest_mac = space.mac;
+  tap_.name.copy(state.name.data(), state.name.size() - 1);
+  source_of(config_).copy(state.source.data(), state.source.size() - 1);
+  state.pairs_used = pairs_used_;
+  state.features = features_;
+  const auto bytes = std::as_bytes(std::span(&state, 1));
+  return {bytes.begin(), bytes.end()};
+}
+
+void NetCard::save() const {
+  if (world_) world_->state_changed();
+}
+
+Result<void> NetCard::vmm_back(Left& left) {
+  const auto state = read_card_state(left.state);
+  if (!state || state->pairs != pairs_.size()) return common::fail_errno("read its card", EPROTO);
+  features_ = state->features;
+  pairs_used_ = state->pairs_used;
+  if (state->rarp_waits == 1) rarp_ = state->rarp;
+  for (const Left::Queue& queue : left.queues) {
+    if (queue.role == QueueRole::kControl) {
+      control_queue_ = queue.index;
+    } else if (queue.index / 2 >= pairs_.size()) {
+      return common::fail_errno("a worker of no pair", EPROTO);
+    } else {
+      set_running(queue.index, true);
+    }
+  }
+  if (!control_queue_) return {};
+  const auto kept =
+      std::find_if(left.controls.rbegin(), left.controls.rend(), [this](const KeptThing& each) {
+        return each.record.numbers[0] == *control_queue_ && !each.fds.empty();
+      });
+  // Of the guest's commands nothing could be done any more.
+  if (kept == left.controls.rend()) return common::fail_errno("a control worker alone", EPROTO);
+  control_ = std::move(kept->fds[0]);
+  const std::array<common::FdRef, 1> fds = {control_.ref()};
+  kept_control_ = world_->keep_on(*kept, fds);
+  return {};
+}
+
+// Its workers and the kernel have gone on: only what the last broker had no time for is done. What
+// waits for an answer from the control worker's socket is read from now on.
+void NetCard::vmm_goes_on() {
+  Result<void> done = follow_pairs();
+  if (done && control_.valid()) done = watch_control();
+  if (!done) {
+    world_->say(Level::kWarn, std::string("cannot ") + done.error().what + ": " +
+                                  errno_text(done.error().os_errno));
+  }
 }
 
 // --- the control virtqueue -----------------------------------------------------------------------
 
-Result<common::FdRef> NetCard::connect_control() {
+Result<common::FdRef> NetCard::connect_control(std::uint32_t queue) {
   end_control();
   TRY_LET(auto ends, common::make_packet_pair());
   control_ = std::move(ends.first);
   control_theirs_ = std::move(ends.second);
+  control_queue_ = queue;
   if (world_) {
-    TRY_LET(control_watch_,
-            world_->loop.watch(control_.ref(), EPOLLIN, [this](std::uint32_t) { on_control(); }));
+    TRY(watch_control());
+    KeptRecord record = make_record(KeptType::kControl, config_.name);
+    record.numbers[0] = queue;
+    const std::array<common::FdRef, 1> fds = {control_.ref()};
+    TRY_LET(kept_control_, world_->keep_for_vmm(record, fds));
     // By then the worker has it.
     world_->loop.post([this, number = control_theirs_.ref().number] {
       if (control_theirs_.ref().number == number) control_theirs_.reset();
@@ -240,40 +329,62 @@ Result<common::FdRef> NetCard::connect_control() {
   return control_theirs_.ref();
 }
 
+Result<void> NetCard::watch_control() {
+  TRY_LET(control_watch_,
+          world_->loop.watch(control_.ref(), EPOLLIN, [this](std::uint32_t) { on_control(); }));
+  return {};
+}
+
 void NetCard::end_control() {
   control_watch_.reset();
   control_timer_.reset();
+  kept_control_.reset();
   control_.reset();
   control_theirs_.reset();
   control_queue_.reset();
 }
 
+namespace {
+
+// It stays in the socket until it is answered: if this broker dies before that, the next one does
+// it again. Descriptors, which no worker may send, stay there, too.
+common::Result<ipc::NetControl, int> next_command(common::FdRef socket) {
+  std::array<std::byte, sizeof(ipc::NetControl) + 1> bytes{};
+  const ssize_t got = ::recv(socket.number, bytes.data(), bytes.size(), MSG_PEEK | MSG_DONTWAIT);
+  if (got < 0) return common::fail(errno);
+  ipc::NetControl command{};
+  std::memcpy(&command, bytes.data(), sizeof(command));
+  const bool sound = got == sizeof(command) && command.kind == ipc::NetControl::kKind;
+  if (!sound) return common::fail(EPROTO);
+  return command;
+}
+
+}  // namespace
+
 void NetCard::on_control() {
   if (!control_budget_.take()) return pause_control();
-  ipc::Packet packet;
-  const auto arrival = ipc::receive_packet(control_.ref(), packet, false);
-  if (arrival && *arrival == ipc::Arrival::kNothing) return;
-  const auto command = packet.as<ipc::NetControl>();
-  if (!arrival || *arrival != ipc::Arrival::kData || !command) {
+  const auto command = next_command(control_.ref());
+  if (!command) {
+    if (command.error() == EAGAIN) return;
     // It has ended, or is none of ours any more: without its socket it can do nothing.
     control_watch_.reset();
+    kept_control_.reset();
     control_.reset();
     return;
   }
   ipc::NetControlDone done{};
   done.kind = ipc::NetControlDone::kKind;
+  done.turn = command->turn;
   done.accepted = perform(*command) ? 1 : 0;
   (void)ipc::send(control_.ref(), done, {}, false);
+  ipc::Packet answered;
+  (void)ipc::receive_packet(control_.ref(), answered, false);
 }
 
 // The worker waits for its answer, and the guest with it; everybody else goes on.
 void NetCard::pause_control() {
   control_watch_.reset();
-  control_timer_ = world_->loop.after(kCommandsPause, [this] {
-    auto watch =
-        world_->loop.watch(control_.ref(), EPOLLIN, [this](std::uint32_t) { on_control(); });
-    if (watch) control_watch_ = *std::move(watch);
-  });
+  control_timer_ = world_->loop.after(kCommandsPause, [this] { (void)watch_control(); });
 }
 
 bool NetCard::perform(const ipc::NetControl& command) {
@@ -295,6 +406,7 @@ bool NetCard::perform(const ipc::NetControl& command) {
 bool NetCard::set_pairs(std::uint64_t pairs) {
   if (pairs < 1 || pairs > pairs_.size() || (features_ & net::kFeatureMq) == 0) return false;
   pairs_used_ = static_cast<std::uint32_t>(pairs);
+  save();
   return follow_pairs().has_value();
 }
 
@@ -332,7 +444,16 @@ Result<void> NetCard::opens(World world) {
           LinkWatch::start(world_->loop, tap_.index, [this](const Link& link) { on_link(link); }));
   if (!tap_.up) say_link_state(false);
   // What happened since it was opened.
-  if (const auto link = find_link(tap_.name); link && *link) on_link(**link);
+  const auto link = find_link(tap_.name);
+  if (!link) return {};
+  if (*link && (*link)->index == tap_.index) {
+    on_link(**link);
+  } else if (tap_.left) {
+    Link gone;
+    gone.index = tap_.index;
+    gone.deleted = true;
+    on_link(gone);
+  }
   return {};
 }
 

@@ -41,12 +41,16 @@ class NetCard final : public DeviceHooks {
   void send_rarp(const std::array<std::uint8_t, 6>& mac) override;
   void queue_ended(std::uint32_t queue) override;
   void vmm_gone() override;
+  [[nodiscard]] common::Result<void> vmm_back(Left& left) override;
+  void vmm_goes_on() override;
+  [[nodiscard]] std::vector<std::byte> state() const override;
+  [[nodiscard]] std::vector<common::FdRef> files() const;
 
  private:
   struct Pair {
     bool receives = false;  // A worker serves this queue,
     bool transmits = false;
-    bool attached = false;
+    std::optional<bool> attached = false;  // Nothing where an earlier broker knew.
     [[nodiscard]] bool runs() const noexcept { return receives || transmits; }
   };
 
@@ -58,13 +62,15 @@ class NetCard final : public DeviceHooks {
   void apply_offloads(std::uint64_t features);
 
   // The control virtqueue.
-  [[nodiscard]] common::Result<common::FdRef> connect_control();
+  [[nodiscard]] common::Result<common::FdRef> connect_control(std::uint32_t queue);
+  [[nodiscard]] common::Result<void> watch_control();
   void on_control();
   void pause_control();
   [[nodiscard]] bool perform(const common::ipc::NetControl& command);
   [[nodiscard]] bool set_pairs(std::uint64_t pairs);
   [[nodiscard]] bool set_receive_filter(const common::ipc::NetControl& command);
   void end_control();
+  void save() const;
 
   void on_link(const Link& link);
   void say_link_state(bool up);
@@ -85,6 +91,7 @@ class NetCard final : public DeviceHooks {
   std::uint32_t pairs_used_ = 0;                // By the guest's word; 0: it has not said.
   common::Fd control_theirs_;                   // Until the worker has it.
   common::Fd control_;
+  Kept kept_control_;
   Budget control_budget_;
   EventLoop::Registration control_watch_;
   EventLoop::Registration control_timer_;

@@ -226,6 +226,7 @@ DeviceModel make_net_model(Tap tap, const DeviceConfig& asked,
   model.worker_recipe = [card](std::uint32_t queue, EngineKind engine) {
     return card->worker_recipe(queue, engine);
   };
+  model.files = [card] { return card->files(); };
   model.release = [card] { card->release(); };
   model.hooks = card;
   return model;

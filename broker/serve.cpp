@@ -107,9 +107,10 @@ class Broker {
   [[nodiscard]] Answer<void> open_devices();
   [[nodiscard]] Answer<void> open_late();
   void open_kept_devices();
-  // It can only be opened when the broker before us has left.
+  // It can only be opened when the broker before us has left, which does not hand it on.
   [[nodiscard]] bool is_late(const DeviceConfig& config) const {
-    return inheritance_.is_owned() && config.kind == common::DeviceKind::kNet;
+    return inheritance_.is_owned() && config.kind == common::DeviceKind::kNet &&
+           !inheritance_.card_of(config.name);
   }
   [[nodiscard]] Answer<void> listen_to_operators();
   [[nodiscard]] Answer<void> serve_operators();
@@ -171,6 +172,7 @@ class Broker {
 // have to be refused, which is said before anybody can connect.
 Answer<void> Broker::start() {
   raise_limits();
+  maker_.note_descriptors(config_);
   TRY(make_loop());
   kept_devices_ = state_.read();
   TRY(find_inheritance());

@@ -67,6 +67,8 @@ common::Result<void> Worker::keep(const WorkerOrder& order) {
   record.numbers[1] = order.queue;
   record.numbers[2] = static_cast<std::uint64_t>(engine_kind_);
   record.numbers[3] = static_cast<std::uint64_t>(started_.time_since_epoch().count());
+  record.numbers[4] = ticks_per_us_;
+  record.numbers[5] = static_cast<std::uint64_t>(order.recipe.role);
   TRY_LET(kept_, keep_thing(order.keep, order.group, record, kept_fds()));
   return {};
 }
@@ -81,6 +83,7 @@ common::Result<std::unique_ptr<Worker>> Worker::adopt(Services& services, Device
   order.device = kept.device();
   order.queue = static_cast<std::uint32_t>(kept.record.numbers[1]);
   order.engine = static_cast<common::EngineKind>(kept.record.numbers[2]);
+  order.recipe.ticks_per_us = static_cast<std::uint32_t>(kept.record.numbers[4]);
   std::unique_ptr<Worker> worker(new Worker(services, log, order, std::move(ended)));
   using Clock = std::chrono::steady_clock;
   worker->started_ =

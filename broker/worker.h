@@ -95,6 +95,8 @@ class Worker {
   [[nodiscard]] QueueTotals totals() const {
     return read_totals(process_.page(), ticks_per_us_ != 0);
   }
+  // It has a clock.
+  [[nodiscard]] bool measures() const noexcept { return ticks_per_us_ != 0; }
   [[nodiscard]] common::EngineKind engine() const noexcept { return engine_kind_; }
   // How long the oldest request has been in flight; 0 where there is none.
   [[nodiscard]] std::uint64_t oldest_us() const noexcept;

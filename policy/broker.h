@@ -108,6 +108,7 @@ inline constexpr SyscallRule kBrokerSyscalls[] = {
      {arg_is(1, SOL_SOCKET), arg_is(2, SO_ATTACH_FILTER)},
      "broker/link.cpp: hear_only_of"},
     {SYS_recvfrom, {arg_within(3, MSG_DONTWAIT)}, "broker/link.cpp: read_changes"},
+    {SYS_recvfrom, {arg_is(3, MSG_PEEK | MSG_DONTWAIT)}, "broker/net_card.cpp: next_command"},
     {SYS_recvmsg,
      {arg_within(2, MSG_CMSG_CLOEXEC | MSG_DONTWAIT)},
      "common/ipc/channel.cpp: receive"},

@@ -118,8 +118,8 @@ inline constexpr Profile kWorkerNetTransmitFallback{
 
 // --- the control virtqueue: no tap, a few commands in the life of a guest ------------------------
 
-inline constexpr std::uint64_t kNetControlBytes = 416;    // ipc::NetControl
-inline constexpr std::uint64_t kNetControlDoneBytes = 8;  // ipc::NetControlDone
+inline constexpr std::uint64_t kNetControlBytes = 416;     // ipc::NetControl
+inline constexpr std::uint64_t kNetControlDoneBytes = 16;  // ipc::NetControlDone
 
 inline constexpr SyscallRule kWorkerNetControlSyscalls[] = {
     {SYS_ppoll, {kPolledMax, kNoSignalMask}, "worker/eventfds.cpp: poll"},

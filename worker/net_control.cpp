@@ -161,16 +161,21 @@ ParsedControl NetControlParser::filter_order() const noexcept {
 // Its answer is the only thing that ever comes back, and it comes at once: the broker has nothing
 // to wait for.
 // syscalls: read, write
-bool BrokerControlLink::ask(const Order& order) noexcept {
+bool BrokerControlLink::ask(const Order& asked) noexcept {
+  Order order = asked;
+  order.turn = ++turn_;
   if (::write(socket_.number, &order, sizeof(order)) != sizeof(order)) return false;
   while (true) {
     const TapWakeup wakeup = engine_.wait(TapEngine::Until::kTap);
-    if (wakeup.tap_ready) break;
-    if (wakeup.stop || wakeup.host_fault) return false;
+    if (wakeup.tap_ready) {
+      NetControlDone done{};
+      if (::read(socket_.number, &done, sizeof(done)) != sizeof(done)) return false;
+      if (done.kind != NetControlDone::kKind) return false;
+      if (done.turn == order.turn) return done.accepted == 1;
+    } else if (wakeup.stop || wakeup.host_fault) {
+      return false;
+    }
   }
-  NetControlDone done{};
-  if (::read(socket_.number, &done, sizeof(done)) != sizeof(done)) return false;
-  return done.kind == NetControlDone::kKind && done.accepted == 1;
 }
 
 NetControl::NetControl(const NetQueueParts& parts, SplitRing split_ring, ControlLink& link) noexcept

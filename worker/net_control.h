@@ -69,6 +69,7 @@ class BrokerControlLink final : public ControlLink {
  private:
   common::FdRef socket_;
   TapEngine& engine_;
+  std::uint32_t turn_ = 0;
 };
 
 class NetControl {

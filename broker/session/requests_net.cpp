@@ -30,6 +30,7 @@ Outcome<Answer> net_set_mtu(Context& context, Incoming& incoming) noexcept {
   common::ipc::HostMtu message{};
   message.kind = common::ipc::HostMtu::kKind;
   message.mtu = static_cast<std::uint32_t>(mtu);
+  context.device.host_mtu = message.mtu;
   TRY(context.broker.send(message));
   return Answer{};
 }

@@ -406,22 +406,31 @@ Outcome<void> Workers::on_resume(const common::ipc::Resume& resume) noexcept {
   common::ipc::Resumed resumed{};
   resumed.kind = common::ipc::Resumed::kKind;
   resumed.turn = resume.turn;
-  resumed.version = common::ipc::kIpcVersion;
+  resumed.version = std::min(common::ipc::kIpcVersion, resume.version);
   static_assert(common::kQueuesMax <= common::ipc::kPhasesMax);
   for (std::uint32_t queue = 0; queue < device_.queue_count; ++queue) {
     resumed.phases[queue] = static_cast<std::uint8_t>(phase_of(links_[queue].state()));
   }
+  TRY(say_what_holds());
   TRY(broker_.send(resumed));
-  return say_again();
+  return ask_again();
 }
 
-Outcome<void> Workers::say_again() noexcept {
+Outcome<void> Workers::say_what_holds() noexcept {
   if (told_features_) {
     common::ipc::DriverFeatures features{};
     features.kind = common::ipc::DriverFeatures::kKind;
     features.features = *told_features_;
     TRY(broker_.send(features));
   }
+  if (device_.host_mtu == 0) return {};
+  common::ipc::HostMtu mtu{};
+  mtu.kind = common::ipc::HostMtu::kKind;
+  mtu.mtu = device_.host_mtu;
+  return broker_.send(mtu);
+}
+
+Outcome<void> Workers::ask_again() noexcept {
   if (awaits_inflight_) {
     common::ipc::MakeInflight make{};
     make.kind = common::ipc::MakeInflight::kKind;

@@ -34,6 +34,7 @@ struct Device {
   std::uint32_t queue_count = 0;
   std::uint32_t queue_size_max = 0;
   std::uint32_t mtu_max = 0;    // Of NET_SET_MTU.
+  std::uint32_t host_mtu = 0;   // What it said; 0: nothing.
   bool wants_features = false;  // The broker is to be told what the driver acknowledged.
   bool call_swap_in_place = false;
   bool needs_reset = false;  // A ring broke, and the driver has not reset the device since.
@@ -113,7 +114,9 @@ class Workers {
   [[nodiscard]] Outcome<void> on_opened(std::uint32_t queue, common::Fd socket) noexcept;
   [[nodiscard]] Outcome<void> on_ended(const common::ipc::QueueEnded& ended) noexcept;
   [[nodiscard]] Outcome<void> on_resume(const common::ipc::Resume& resume) noexcept;
-  [[nodiscard]] Outcome<void> say_again() noexcept;
+  // What the broker has to know of the guest, and what it has not answered.
+  [[nodiscard]] Outcome<void> say_what_holds() noexcept;
+  [[nodiscard]] Outcome<void> ask_again() noexcept;
   void on_replace(std::uint32_t queue) noexcept;
   [[nodiscard]] Outcome<void> on_config(const common::ipc::ConfigChanged& changed) noexcept;
   void announce_config() noexcept;

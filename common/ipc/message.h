@@ -16,7 +16,7 @@ inline constexpr std::size_t kMessageFdsMax = 8;
 
 // Goes up when a message changes its layout or meaning; both sides compare it in their first
 // message (the seam for replacing one program while another runs).
-inline constexpr std::uint32_t kIpcVersion = 2;
+inline constexpr std::uint32_t kIpcVersion = 3;
 // Sessions and workers that an older broker has started go on under a newer one: what they spoke
 // then is understood for one version more.
 inline constexpr std::uint32_t kIpcOldest = 2;

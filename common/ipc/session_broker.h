@@ -245,14 +245,15 @@ enum class QueuePhase : std::uint8_t {
 };
 inline constexpr std::size_t kPhasesMax = 136;  // kQueuesMax, in whole words.
 
-// session to broker: the answer. What else is not answered (SwapCall, MakeInflight) and what the
-// broker has to know (DriverFeatures, HostMtu) is said again after it.
+// session to broker: the answer. What the broker has to know before it starts a worker
+// (DriverFeatures, HostMtu) is said again before it (version 3), and what else is not answered
+// (SwapCall, MakeInflight) after it.
 struct Resumed {
   static constexpr std::uint32_t kKind = 0x113;
   static constexpr std::size_t kFdsMin = 0;
   static constexpr std::size_t kFdsMax = 0;
   std::uint32_t kind = kKind;
-  std::uint32_t version = kIpcVersion;  // What the session speaks.
+  std::uint32_t version = kIpcVersion;  // What is spoken: no newer than the broker's.
   std::uint64_t turn = 0;
   std::array<std::uint8_t, kPhasesMax> phases = {};  // QueuePhase, of each queue.
 };

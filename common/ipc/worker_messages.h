@@ -107,18 +107,21 @@ struct NetControl {
   net::Mac own_mac;          // kReceiveFilter: what MAC_ADDR_SET said; zeros where it did not.
   std::uint16_t unicasts;    // kReceiveFilter: how many of `macs`, from the start, are unicast,
   std::uint32_t multicasts;  // and how many after them multicast.
-  std::uint32_t unused = 0;
+  std::uint32_t turn = 0;    // Another one each time: the answer has it, too.
   std::array<net::Mac, kNetFilterMacsMax> macs;
 };
 static_assert(Message<NetControl>);
 
-// broker to worker: the answer to the last NetControl.
+// broker to worker: the answer to the NetControl of that turn. One may be answered twice: a broker
+// that takes another's place does again what that one may not have answered (version 3).
 struct NetControlDone {
   static constexpr std::uint32_t kKind = 0x208;
   static constexpr std::size_t kFdsMin = 0;
   static constexpr std::size_t kFdsMax = 0;
   std::uint32_t kind = kKind;
   std::uint32_t accepted;  // 1: done. 0: refused, which the guest is told.
+  std::uint32_t turn;
+  std::uint32_t unused = 0;
 };
 static_assert(Message<NetControlDone>);
 

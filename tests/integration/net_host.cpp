@@ -1,6 +1,9 @@
 #include "tests/integration/net_host.h"
 
 #include <fstream>
+#include <utility>
+
+#include "tests/fakes/failure.h"
 
 namespace integration {
 
@@ -17,12 +20,25 @@ std::string NetHost::run_to_failure(const std::vector<std::string>& arguments,
   return broker_->log();
 }
 
-void NetHost::serve(const Card& card) {
+std::vector<std::string> NetHost::net_arguments(const Card& card) const {
   std::vector<std::string> arguments = {"net", socket_option(card.tap), "--tap-name=" + card.tap,
                                         engine_option()};
   arguments.insert(arguments.end(), card.options.begin(), card.options.end());
-  run(arguments);
+  return arguments;
+}
+
+void NetHost::serve(const Card& card) {
+  run(net_arguments(card));
   broker_->wait_ready();
+}
+
+void NetHost::take_over_by(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "takeover");
+  auto next = std::make_unique<fakes::BrokerProcess>(
+      fakes::BrokerProcess::Setup{.program = BULKHEAD_PROGRAM, .arguments = std::move(arguments)});
+  next->wait_ready();
+  fakes::require(broker_->wait_exit() == 0, "the broker did not leave well: " + broker_->log());
+  broker_ = std::move(next);
 }
 
 void NetHost::serve_all(const std::vector<std::string>& taps) {

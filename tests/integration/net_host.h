@@ -32,6 +32,10 @@ class NetHost {
   // `bulkhead` with these arguments and descriptors, whatever they are; not awaited.
   void run(const std::vector<std::string>& arguments,
            const std::vector<common::FdRef>& inherit = {});
+  // The arguments of serve(), for tests that serve it again.
+  [[nodiscard]] std::vector<std::string> net_arguments(const Card& card) const;
+  // `bulkhead takeover` of what is served; returns once the broker before it has left.
+  void take_over_by(std::vector<std::string> arguments);
   // Runs it to its end, which must come by itself; what it has printed.
   [[nodiscard]] std::string run_to_failure(const std::vector<std::string>& arguments,
                                            const std::vector<common::FdRef>& inherit = {});

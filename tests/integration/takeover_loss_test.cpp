@@ -201,7 +201,7 @@ TEST_P(TakeoverLoss, DiskThatWasNotKeptTakesItsConnectionAlong) {
   kill_broker();
   spoil(KeptType::kDisk, 1, [](KeptRecord& record) { record.version = 99; });
   host_.serve_again();
-  expect_loss("its disk was not kept");
+  expect_loss("its disk or tap was not kept");
   expect_the_other_goes_on();
   expect_served_again();
   stop_all();

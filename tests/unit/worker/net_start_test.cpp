@@ -157,13 +157,15 @@ TEST(NetPlacementDeathTest, EvenWhereTheyCameCrossed) {
 }
 
 // What a control worker hears from the broker; 10 for "done", 20 for "no".
-int ask(const common::ipc::NetControlDone* answer, bool hang_up) {
+int ask(const common::ipc::NetControlDone* answer, bool hang_up,
+        const common::ipc::NetControlDone* before = nullptr) {
   Fd peer = take_places();
   worker::Guest guest;
   worker::NetOrders orders;
   orders.device = start_of(NetRole::kControl, EngineKind::kFallback);
   auto machine = worker::make_tap_engine(orders, guest);
   if (!machine) return 1;
+  if (before != nullptr && !common::ipc::send(peer.ref(), *before)) return 2;
   if (answer != nullptr && !common::ipc::send(peer.ref(), *answer)) return 2;
   if (hang_up) peer.reset();
   worker::BrokerControlLink link(common::FdRef{5}, *machine->engine);
@@ -181,10 +183,20 @@ int ask(const common::ipc::NetControlDone* answer, bool hang_up) {
 TEST(NetControlLinkDeathTest, TellsWhatTheBrokerAnswers) {
   common::ipc::NetControlDone done{};
   done.kind = common::ipc::NetControlDone::kKind;
+  done.turn = 1;
   done.accepted = 1;
   EXPECT_EXIT(_exit(ask(&done, false)), testing::ExitedWithCode(10), "");
   done.accepted = 0;
   EXPECT_EXIT(_exit(ask(&done, false)), testing::ExitedWithCode(20), "");
+}
+
+TEST(NetControlLinkDeathTest, PassesOverASecondAnswerToWhatItAskedBefore) {
+  common::ipc::NetControlDone before{};
+  before.kind = common::ipc::NetControlDone::kKind;
+  common::ipc::NetControlDone done = before;
+  done.turn = 1;
+  done.accepted = 1;
+  EXPECT_EXIT(_exit(ask(&done, false, &before)), testing::ExitedWithCode(10), "");
 }
 
 TEST(NetControlLinkDeathTest, TakesNonsenseForANo) {
