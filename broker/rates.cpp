@@ -148,6 +148,17 @@ Answer<void> RateGroups::put(const GroupConfig& config) {
   return {};
 }
 
+Answer<void> RateGroups::drop(const std::string& name) {
+  const GroupRates* const group = find(name);
+  if (group == nullptr) return common::fail("there is no group " + in_quotes(name));
+  if (group->members() != 0) {
+    return common::fail("group " + in_quotes(name) + " has " + std::to_string(group->members()) +
+                        " devices; give them another limit_group, or remove them first");
+  }
+  groups_.erase(name);
+  return {};
+}
+
 GroupRates* RateGroups::find(std::string_view name) const {
   const auto found = groups_.find(name);
   return found == groups_.end() ? nullptr : found->second.get();

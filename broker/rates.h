@@ -97,6 +97,8 @@ class RateGroups {
   void follow(const std::vector<GroupConfig>& groups);
   // That one, and the others as they are. Refused where its devices could not stay.
   [[nodiscard]] Answer<void> put(const GroupConfig& config);
+  // Refused where a device is in it.
+  [[nodiscard]] Answer<void> drop(const std::string& name);
   // Null where there is none.
   [[nodiscard]] GroupRates* find(std::string_view name) const;
   // The first whose name is greater: for those who look at one after the other.

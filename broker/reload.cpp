@@ -56,14 +56,30 @@ void Reload::next() {
   auto done = [this](Answer<void> result) {
     loop_.post([this, result = std::move(result)] { step_done(result); });
   };
-  if (change.kind == ChangeKind::kRemove) return fleet_.remove(change.name, false, std::move(done));
+  if (std::string why = swap_objection(change); !why.empty()) {
+    return done(common::fail(std::move(why)));
+  }
+  if (change.kind == ChangeKind::kRemove || change.kind == ChangeKind::kMakeWay) {
+    return fleet_.remove(change.name, false, std::move(done));
+  }
   if (change.wanted.fd >= 0 || !change.wanted.tap_fds.empty()) {
     return done(
         common::fail(std::string("descriptors are handed over at the start only; restart "
                                  "the broker, or use 'bulkhead add'")));
   }
   if (change.kind == ChangeKind::kAdd) return done(fleet_.add(change.wanted, Origin::kFile));
+  if (change.kind == ChangeKind::kTakePlace) return done(take_place(change));
   fleet_.replace(change.wanted, Origin::kFile, false, std::move(done));
+}
+
+// Where it cannot be served anew it is as it was, unless another one has taken what it had.
+Answer<void> Reload::take_place(const Change& change) {
+  const Answer<void> taken = fleet_.add(change.wanted, Origin::kFile);
+  if (taken) return taken;
+  const Answer<void> again = fleet_.add(change.before, Origin::kFile);
+  return common::fail(taken.error() +
+                      (again ? "; it is served as before"
+                             : "; and it cannot be served as before any more: " + again.error()));
 }
 
 void Reload::step_done(const Answer<void>& result) {

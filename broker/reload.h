@@ -27,6 +27,7 @@ class Reload {
  private:
   void next();
   void step_done(const Answer<void>& result);
+  [[nodiscard]] Answer<void> take_place(const Change& change);
   void warn_of_broker_settings(const BrokerConfig& now);
 
   EventLoop& loop_;

@@ -2,6 +2,8 @@
 // runs this, and the broker is asked for one change after the other.
 #include <cstdio>
 #include <optional>
+#include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -35,24 +37,47 @@ Answer<RunningDevices> running_at(Client& client) {
   return running;
 }
 
-Answer<void> apply(Client& client, const Change& change, bool force) {
-  if (change.kind != ChangeKind::kRemove) {
-    const bool replace = change.kind != ChangeKind::kAdd;
-    return add_device(client, change.wanted, {replace, force, true});
-  }
+Answer<void> give_order(Client& client, Act act, const std::string& name, bool force) {
   Order order;
-  order.act = static_cast<std::uint32_t>(Act::kRemove);
+  order.act = static_cast<std::uint32_t>(act);
   order.force = force ? 1 : 0;
-  order.name = name_room(change.name);
+  order.name = name_room(name);
   TRY(client.order(order));
   return {};
 }
 
-// Groups come before the devices that are in them. One that is not listed any more is left to its
-// devices; the broker forgets it when it reads the file itself.
+// Where it cannot be served anew it is as it was, unless another one has taken what it had.
+Answer<void> take_place(Client& client, const Change& change) {
+  const Answer<void> taken = add_device(client, change.wanted, {false, false, true});
+  if (taken) return taken;
+  const Answer<void> again = add_device(client, change.before, {false, false, true});
+  return common::fail(taken.error() +
+                      (again ? "; it is served as before"
+                             : "; and it cannot be served as before any more: " + again.error()));
+}
+
+Answer<void> apply(Client& client, const Change& change, bool force) {
+  if (std::string why = swap_objection(change); !why.empty() && !force) {
+    return common::fail(std::move(why));
+  }
+  switch (change.kind) {
+    case ChangeKind::kRemove:
+    case ChangeKind::kMakeWay:
+      return give_order(client, Act::kRemove, change.name, force);
+    case ChangeKind::kTakePlace:
+      return take_place(client, change);
+    case ChangeKind::kChange:
+    case ChangeKind::kReplace:
+      return add_device(client, change.wanted, {true, force, true});
+    case ChangeKind::kAdd:
+      return add_device(client, change.wanted, {false, force, true});
+  }
+  return {};
+}
+
+// Groups come before the devices that are in them, and go after them.
 Answer<void> apply_groups(Client& client, const std::vector<GroupConfig>& groups, bool dry_run,
                           Json& json, std::string& text) {
-  json.array("groups");
   for (const GroupConfig& group : groups) {
     AskGroup ask;
     ask.name = name_room(group.name);
@@ -71,13 +96,101 @@ Answer<void> apply_groups(Client& client, const std::vector<GroupConfig>& groups
     text +=
         "group " + group.name + ": " + (now ? "change" : "add") + (dry_run ? "" : ": done") + "\n";
   }
-  json.end();
   return {};
 }
 
 std::string planned(const Change& change) {
   return change.name + ": " + std::string(change_name(change.kind)) +
          (change.in_use ? " (a VMM uses it: only with --force)" : "");
+}
+
+// What is done, and said of it.
+class Report {
+ public:
+  explicit Report(const RunOperator& run) : run_(run) { json_.flag("dry_run", run.dry_run); }
+
+  [[nodiscard]] Answer<void> groups(Client& client, const std::vector<GroupConfig>& groups) {
+    json_.array("groups");
+    TRY(apply_groups(client, groups, run_.dry_run, json_, text_));
+    json_.end();
+    return {};
+  }
+
+  void changes(Client& client, const std::vector<Change>& changes) {
+    json_.array("changes");
+    for (const Change& change : changes) {
+      json_.object().text("name", change.name).text("change", change_name(change.kind));
+      json_.flag("in_use", change.in_use);
+      if (run_.dry_run) {
+        text_ += planned(change) + "\n";
+      } else {
+        note(change.name + ": " + std::string(change_name(change.kind)),
+             apply(client, change, run_.force));
+      }
+      json_.end();
+    }
+    json_.end();
+  }
+
+  [[nodiscard]] Answer<void> drop_groups(Client& client, const std::vector<GroupConfig>& listed) {
+    std::set<std::string> names;
+    for (const GroupConfig& group : listed) names.insert(group.name);
+    json_.array("dropped_groups");
+    AskGroup ask;
+    ask.next = 1;
+    while (true) {
+      TRY_LET(const std::optional<GroupReply> group, client.ask<GroupReply>(ask));
+      if (!group) break;
+      ask.name = group->name;
+      drop_group(client, shown(group->name), names);
+    }
+    json_.end();
+    return {};
+  }
+
+  [[nodiscard]] int finish() {
+    if (text_.empty() && exit_code_ == 0) text_ = "nothing differs from what is served\n";
+    const int printed = print(run_.json ? json_.finish() : text_);
+    return exit_code_ == 0 ? printed : exit_code_;
+  }
+
+ private:
+  void drop_group(Client& client, const std::string& name, const std::set<std::string>& listed) {
+    if (listed.contains(name)) return;
+    json_.object().text("name", name);
+    const std::string what = "group " + name + ": remove";
+    if (run_.dry_run) {
+      text_ += what + "\n";
+    } else {
+      note(what, give_order(client, Act::kDropGroup, name, false));
+    }
+    json_.end();
+  }
+
+  void note(const std::string& what, const Answer<void>& done) {
+    json_.flag("done", done.has_value());
+    if (done) {
+      text_ += what + ": done\n";
+      return;
+    }
+    json_.text("error", done.error());
+    exit_code_ = complain(what + ": not done: " + done.error());
+  }
+
+  const RunOperator& run_;
+  Json json_{"apply"};
+  std::string text_;
+  int exit_code_ = 0;
+};
+
+Answer<int> apply_file(const RunOperator& run, const BrokerConfig& file) {
+  TRY_LET(Client client, Client::connect(run.socket));
+  TRY_LET(const RunningDevices running, running_at(client));
+  Report report(run);
+  TRY(report.groups(client, file.groups));
+  report.changes(client, changes_to(file.devices, running));
+  TRY(report.drop_groups(client, file.groups));
+  return report.finish();
 }
 
 }  // namespace
@@ -89,39 +202,8 @@ int run_apply(const RunOperator& run) {
     return 1;
   }
   for (DeviceConfig& device : file->devices) device = with_absolute_paths(std::move(device));
-  auto client = Client::connect(run.socket);
-  if (!client) return complain(client.error());
-  const auto running = running_at(*client);
-  if (!running) return complain(running.error());
-  int exit_code = 0;
-  Json json("apply");
-  json.flag("dry_run", run.dry_run);
-  std::string text;
-  if (const auto done = apply_groups(*client, file->groups, run.dry_run, json, text); !done) {
-    return complain(done.error());
-  }
-  json.array("changes");
-  for (const Change& change : changes_to(file->devices, *running)) {
-    json.object().text("name", change.name).text("change", change_name(change.kind));
-    json.flag("in_use", change.in_use);
-    if (run.dry_run) {
-      text += planned(change) + "\n";
-    } else {
-      const auto done = apply(*client, change, run.force);
-      json.flag("done", done.has_value());
-      if (!done) {
-        json.text("error", done.error());
-        exit_code = complain(change.name + ": " + std::string(change_name(change.kind)) +
-                             ": not done: " + done.error());
-      } else {
-        text += change.name + ": " + std::string(change_name(change.kind)) + ": done\n";
-      }
-    }
-    json.end();
-  }
-  if (text.empty() && exit_code == 0) text = "nothing differs from what is served\n";
-  const int printed = print(run.json ? json.finish() : text);
-  return exit_code == 0 ? printed : exit_code;
+  const auto applied = apply_file(run, *file);
+  return applied ? *applied : complain(applied.error());
 }
 
 }  // namespace broker::control

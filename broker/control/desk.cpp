@@ -32,6 +32,8 @@ std::string_view act_name(Act act) {
       return "remove";
     case Act::kResize:
       return "resize";
+    case Act::kDropGroup:
+      return "drop group";
   }
   return "do nothing to";
 }
@@ -263,6 +265,8 @@ void Desk::order(const Caller& caller, const std::string& device, Act act, bool 
       return fleet_.remove(device, force, keeping(caller, device));
     case Act::kResize:
       return resize(caller, device);
+    case Act::kDropGroup:
+      return answer(caller, fleet_.groups().drop(device));
   }
 }
 

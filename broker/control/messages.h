@@ -143,10 +143,11 @@ enum class Act : std::uint32_t {
   kStop = 0,   // Answered when it is stopped.
   kDrain = 1,  // Answered at once.
   kStart = 2,
-  kRemove = 3,  // Answered when it is gone.
-  kResize = 4,  // numbers: bytes before, bytes now.
+  kRemove = 3,     // Answered when it is gone.
+  kResize = 4,     // numbers: bytes before, bytes now.
+  kDropGroup = 5,  // The name is a group's, which no device is in.
 };
-inline constexpr std::uint32_t kActCount = 5;
+inline constexpr std::uint32_t kActCount = 6;
 
 // Answered by Told.
 struct Order {

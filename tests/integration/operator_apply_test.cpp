@@ -26,6 +26,18 @@ class OperatorApply : public OperatedTest {
            "\"\nblk_file = \"" + host_.image(name) + "\"\nengine = \"fallback\"\n" + more;
   }
   void write_config(const std::string& text) const { std::ofstream(config()) << text; }
+  // On another image than its own.
+  [[nodiscard]] std::string on_image(const std::string& name, const std::string& image) const {
+    std::string text = table(name);
+    const std::string own = host_.image(name);
+    return text.replace(text.find(own), own.size(), image);
+  }
+  [[nodiscard]] std::string swapped() const {
+    return on_image("vda", host_.image("vdb")) + on_image("vdb", host_.image("vda"));
+  }
+  [[nodiscard]] static std::string group(const std::string& name) {
+    return "[[group]]\nname = \"" + name + "\"\nlimits = { iops = 5000 }\n";
+  }
   // As serve_two() has it.
   [[nodiscard]] std::string two() const { return table("vda") + table("vdb"); }
 
@@ -82,6 +94,88 @@ TEST_F(OperatorApply, DryRunChangesNothing) {
   write_config(table("vda") + table("vdc"));
   EXPECT_THAT(apply({"--dry-run"}).text, AllOf(HasSubstr("vdb: remove"), HasSubstr("vdc: add")));
   EXPECT_THAT(ask({"list"}).text, AllOf(HasSubstr("vdb"), Not(HasSubstr("vdc"))));
+}
+
+TEST_F(OperatorApply, SwapsTheImagesOfTwoDevices) {
+  serve_two();
+  write_config(swapped());
+  const Ran ran = apply();
+  EXPECT_EQ(ran.exit_code, 0) << ran.text;
+  EXPECT_THAT(ran.text, AllOf(HasSubstr("vda: replace: done"), HasSubstr("vdb: replace: done")));
+  EXPECT_THAT(ask({"list", "vda"}).text, HasSubstr("vdb.img"));
+  EXPECT_THAT(ask({"list", "vdb"}).text, HasSubstr("vda.img"));
+  expect_serves(host_.connect({}, "vda")->queue());
+  expect_serves(host_.connect({}, "vdb")->queue());
+}
+
+TEST_F(OperatorApply, SwapsNothingWhereAVmmUsesOneOfThem) {
+  serve_two();
+  const auto vdb = host_.connect({}, "vdb");
+  write_config(swapped());
+  const Ran ran = apply();
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_THAT(ran.text, HasSubstr("'vda', 'vdb' can only be replaced together"));
+  EXPECT_THAT(ask({"list", "vda"}).text, HasSubstr("vda.img"));
+  expect_serves(vdb->queue());
+  host_.broker().signal(SIGHUP);
+  EXPECT_NE(host_.broker().wait_for_line({"vda", "reload: make way: not done", "a VMM uses one"}),
+            "");
+  EXPECT_EQ(apply({"--force"}).exit_code, 0);
+  EXPECT_THAT(ask({"list", "vda"}).text, HasSubstr("vdb.img"));
+}
+
+TEST_F(OperatorApply, HangUpSignalSwapsTheImagesOfTwoDevices) {
+  serve_two();
+  write_config(swapped());
+  host_.broker().signal(SIGHUP);
+  ASSERT_NE(host_.broker().wait_for_line({"reload: done"}), "");
+  EXPECT_THAT(ask({"list", "vda"}).text, HasSubstr("vdb.img"));
+  expect_serves(host_.connect({}, "vda")->queue());
+}
+
+TEST_F(OperatorApply, GoesBackToTheOldImageWhereTheSwapFails) {
+  serve_two();
+  write_config(on_image("vda", host_.image("vdb")) + on_image("vdb", host_.file("no-such.img")));
+  const Ran ran = apply();
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_THAT(ran.text, AllOf(HasSubstr("vda: replace: done"), HasSubstr("does not exist"),
+                              HasSubstr("cannot be served as before any more")));
+  write_config(on_image("vda", host_.file("no-such.img")) + on_image("vdb", host_.image("vdb")));
+  EXPECT_EQ(apply().exit_code, 1);
+  EXPECT_THAT(ask({"list", "vda"}).text, HasSubstr("vdb.img"));
+}
+
+TEST_F(OperatorApply, RemovesGroupsThatAreNotListedAnyMore) {
+  serve_two();
+  write_config(group("web") + group("idle") + table("vda", "limit_group = \"web\"\n") +
+               table("vdb"));
+  ASSERT_EQ(apply().exit_code, 0);
+  ASSERT_THAT(ask({"limit"}).text, AllOf(HasSubstr("web"), HasSubstr("idle")));
+  write_config(two());
+  EXPECT_THAT(apply({"--dry-run"}).text,
+              AllOf(HasSubstr("group web: remove"), HasSubstr("vda: replace")));
+  const Ran ran = apply();
+  EXPECT_EQ(ran.exit_code, 0) << ran.text;
+  EXPECT_THAT(ran.text,
+              AllOf(HasSubstr("group idle: remove: done"), HasSubstr("group web: remove: done")));
+  EXPECT_THAT(ask({"limit"}).text, Not(HasSubstr("web")));
+  EXPECT_THAT(apply().text, HasSubstr("nothing differs"));
+}
+
+TEST_F(OperatorApply, LeavesAGroupToADeviceThatWasAddedAtRunTime) {
+  serve_two();
+  write_config(group("web") + two());
+  ASSERT_EQ(apply().exit_code, 0);
+  make_image(host_.image("x"), 4 << 20);
+  ASSERT_EQ(ask({"add", "blk", "--name=x", "--socket-path=" + host_.socket("x"),
+                 "--blk-file=" + host_.image("x"), "--limit-group=web"})
+                .exit_code,
+            0);
+  write_config(two());
+  const Ran ran = apply();
+  EXPECT_EQ(ran.exit_code, 1);
+  EXPECT_THAT(ran.text, HasSubstr("group 'web' has 1 devices"));
+  EXPECT_THAT(ask({"limit"}).text, HasSubstr("web"));
 }
 
 TEST_F(OperatorApply, LeavesWhatWasAddedAtRunTime) {

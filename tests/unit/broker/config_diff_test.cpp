@@ -93,5 +93,64 @@ TEST(ConfigDiff, DoesNotCompareTheNumbersOfDescriptors) {
   EXPECT_THAT(changes_to({one}, {{"a", {other}}}), IsEmpty());
 }
 
+DeviceConfig disk_on(const std::string& name, const std::string& image) {
+  DeviceConfig device = disk(name);
+  device.blk_file = image;
+  return device;
+}
+
+TEST(ConfigDiff, SwapsImagesByMakingWayFirst) {
+  EXPECT_THAT(
+      words(changes_to({disk_on("a", "/b"), disk_on("b", "/a"), disk("c")},
+                       {{"a", {disk("a")}}, {"b", {disk("b")}}, {"x", {disk("x")}}})),
+      ElementsAre("remove x", "make way a", "make way b", "replace a", "replace b", "add c"));
+}
+
+TEST(ConfigDiff, MovesImagesOnAlongAChainWhateverTheOrderOfTheFile) {
+  const RunningDevices running = {{"a", {disk("a")}}, {"b", {disk("b")}}};
+  EXPECT_THAT(words(changes_to({disk_on("a", "/b"), disk_on("b", "/new")}, running)),
+              ElementsAre("make way a", "make way b", "replace a", "replace b"));
+  EXPECT_THAT(words(changes_to({disk_on("b", "/new"), disk_on("a", "/b")}, running)),
+              ElementsAre("make way b", "make way a", "replace b", "replace a"));
+}
+
+TEST(ConfigDiff, HoldsBackAllThatSwapWhereOneIsInUse) {
+  const auto changes =
+      changes_to({disk_on("a", "/b"), disk_on("b", "/a"), disk_on("c", "/new")},
+                 {{"a", {disk("a")}}, {"b", {disk("b"), Origin::kFile, true}}, {"c", {disk("c")}}});
+  EXPECT_THAT(words(changes),
+              ElementsAre("make way a!", "make way b!", "replace c", "replace a!", "replace b!"));
+  EXPECT_THAT(swap_objection(changes[0]),
+              testing::HasSubstr("'a', 'b' can only be replaced together"));
+  EXPECT_EQ(swap_objection(changes[2]), "");
+}
+
+TEST(ConfigDiff, KeepsWhatATakenPlaceGoesBackTo) {
+  const auto changes = changes_to({disk_on("a", "/b"), disk_on("b", "/a")},
+                                  {{"a", {disk("a")}}, {"b", {disk("b")}}});
+  ASSERT_EQ(changes.size(), 4U);
+  EXPECT_EQ(changes[2].before, disk("a"));
+  EXPECT_EQ(changes[2].wanted, disk_on("a", "/b"));
+}
+
+TEST(ConfigDiff, TakesReadersOfOneImageForNoSwap) {
+  DeviceConfig reader = disk_on("a", "/iso");
+  DeviceConfig other = disk_on("b", "/iso");
+  reader.read_only = other.read_only = true;
+  DeviceConfig changed = reader;
+  DeviceConfig changed_too = other;
+  changed.num_queues = changed_too.num_queues = 2;
+  EXPECT_THAT(words(changes_to({changed, changed_too}, {{"a", {reader}}, {"b", {other}}})),
+              ElementsAre("replace a", "replace b"));
+}
+
+TEST(ConfigDiff, LeavesDevicesWhoseDescriptorsAreUsedUpToTheOrdinaryWay) {
+  DeviceConfig handed = disk("a");
+  handed.fd = 5;
+  EXPECT_THAT(words(changes_to({disk_on("a", "/b"), disk_on("b", "/a")},
+                               {{"a", {handed}}, {"b", {disk("b")}}})),
+              ElementsAre("replace a", "replace b"));
+}
+
 }  // namespace
 }  // namespace broker
