@@ -185,7 +185,11 @@ Answer<std::string> firecracker(const Facts& facts) {
   return "# Firecracker, to its API socket before the guest starts; or the same object in "
          "\"drives\" "
          "of\n# its --config-file. One queue. It connects once, and takes no snapshots with such a "
-         "drive.\ncurl --unix-socket /run/firecracker.sock -X PUT http://localhost/drives/" +
+         "drive.\n# No rate_limiter: limits are the back-end's, 'bulkhead limit " +
+         facts.device.name +
+         " iops=N iops-burst=N bps=N bps-burst=N'.\n# A bucket's size is a burst, and size / "
+         "refill_time the rate; nothing is like one_time_burst.\ncurl --unix-socket "
+         "/run/firecracker.sock -X PUT http://localhost/drives/" +
          id + " \\\n  -H 'Content-Type: application/json' \\\n  -d " + for_shell(body) + "\n";
 }
 

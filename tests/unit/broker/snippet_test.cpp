@@ -57,6 +57,12 @@ TEST(Snippet, LetsQemuListenForADeviceThatConnects) {
   EXPECT_FALSE(snippet_for(client, "cloud-hypervisor").has_value());
 }
 
+TEST(Snippet, TellsFirecrackersUsersWhereLimitsAre) {
+  EXPECT_THAT(of(disk(), "firecracker"),
+              AllOf(HasSubstr("'bulkhead limit vda iops=N iops-burst=N"),
+                    HasSubstr("one_time_burst"), Not(HasSubstr("\"rate_limiter\""))));
+}
+
 TEST(Snippet, SaysWhatAVmmCannotHave) {
   EXPECT_THAT(snippet_for(card(), "firecracker").error(), HasSubstr("give it the tap"));
   EXPECT_FALSE(snippet_for(card(), "kata").has_value());
