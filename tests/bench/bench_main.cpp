@@ -156,7 +156,13 @@ Report Machine::run() {
   Report report;
   sleep_to(window.begin);
   usage.begin();
-  sleep_to(window.end);
+  if (options_.until_eof) {
+    hold();
+    for (const auto& queue : queues_) queue->stop();
+  } else {
+    sleep_to(window.end);
+  }
+  const std::uint64_t end = now_ns();
   report.usage = usage.since_begin();
   for (std::thread& thread : threads) thread.join();
   for (std::size_t i = 0; i < results.size(); ++i) {
@@ -168,7 +174,9 @@ Report Machine::run() {
     report.load.wakeups += results[i].wakeups;
     report.load.latency_ns.merge(results[i].latency_ns);
   }
-  report.seconds = options_.seconds;
+  report.seconds = options_.until_eof
+                       ? static_cast<double>(end - window.begin) / static_cast<double>(kNsPerSecond)
+                       : options_.seconds;
   return report;
 }
 

@@ -45,6 +45,10 @@ bool option(std::string_view name, std::string_view value, Options& to) {
   if (name == "event-idx") return (to.event_idx = value == "on") || value == "off";
   if (name == "count-syscalls") return to.count_system_calls = true;
   if (name == "hold") return to.hold = true;
+  if (name == "until-eof") {
+    to.seconds = 1e6;
+    return to.until_eof = true;
+  }
   if (name == "json") return to.json = true;
   return false;
 }
@@ -71,6 +75,7 @@ Drives a vhost-user-blk back-end, ours or another, as a guest's driver would, an
   --hugetlb             guest memory in huge pages
   --indirect=on|off     use indirect descriptors where offered (on)
   --event-idx=on|off    likewise (on)
+  --until-eof           instead of --seconds: print "ready", and go on until stdin ends
   --hold                start the queues, print "ready", and stay until stdin ends
   --json                print one JSON object
 )";

@@ -29,7 +29,8 @@ struct Options {
   bool indirect = true;  // Where offered.
   bool event_idx = true;
   bool count_system_calls = false;
-  bool hold = false;  // Connect, start the queues, and wait for the end of stdin.
+  bool until_eof = false;  // Of stdin, not for so many seconds.
+  bool hold = false;       // Connect, start the queues, and wait for the end of stdin.
   bool json = false;
 };
 

@@ -220,8 +220,8 @@ LoadResult QueueLoad::run(const Window& window) {
     }
   }
   std::uint64_t last_answer = now_;
-  while (now_ < window.end || in_flight_ != 0) {
-    const bool running = now_ < window.end;
+  while (!over() || in_flight_ != 0) {
+    const bool running = !over();
     if (running && plan_.rate > 0) submit_due(now_);
     publish();
     // The clock before the ring: what completed later was not seen yet.

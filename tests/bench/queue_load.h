@@ -2,6 +2,7 @@
 // do beforehand done beforehand, so that the client is not what is measured.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <vector>
 
@@ -56,6 +57,8 @@ class QueueLoad {
 
   // Runs until `window.end`, then waits for what is in flight. Fails if an answer never comes.
   [[nodiscard]] LoadResult run(const Window& window);
+  // From another thread: the window is over now.
+  void stop() noexcept { stopped_.store(true, std::memory_order_relaxed); }
 
  private:
   void prepare_slot(std::uint16_t slot);
@@ -67,8 +70,9 @@ class QueueLoad {
   void wait_for_more(std::uint64_t deadline);
   [[nodiscard]] std::uint64_t next_block() noexcept;
   void count_interrupts() noexcept;
-  [[nodiscard]] bool counting() const noexcept {
-    return now_ >= window_.begin && now_ < window_.end;
+  [[nodiscard]] bool counting() const noexcept { return now_ >= window_.begin && !over(); }
+  [[nodiscard]] bool over() const noexcept {
+    return now_ >= window_.end || stopped_.load(std::memory_order_relaxed);
   }
 
   LoadPlan plan_;
@@ -91,6 +95,7 @@ class QueueLoad {
   std::uint32_t in_flight_ = 0;
   std::uint64_t now_ = 0;
   Window window_;
+  std::atomic<bool> stopped_{false};
   LoadResult result_;
 };
 
