@@ -71,7 +71,11 @@ std::optional<Finding> apparmor_denial(std::string_view line) {
 }
 
 std::optional<Finding> selinux_denial(std::string_view line) {
-  if (!has(line, "avc:") || !has(line, "denied") || !has(line, "bulkhead")) return std::nullopt;
+  // Before that the journal names the host, which may be called anything.
+  const std::size_t begin = line.find("avc:");
+  if (begin == line.npos) return std::nullopt;
+  line.remove_prefix(begin);
+  if (!has(line, "denied") || !has(line, "bulkhead")) return std::nullopt;
   const std::string act = between(line, "{ ", "}");
   const std::string source = field(line, "scontext");
   const std::string target = field(line, "tcontext");
