@@ -10,6 +10,7 @@
 #include <span>
 #include <utility>
 
+#include "broker/socket.h"
 #include "common/ipc/channel.h"
 #include "common/ipc/keeper_messages.h"
 #include "common/ipc/worker_messages.h"
@@ -31,6 +32,11 @@ policy::DescriptorAt at(common::FdRef from, ipc::SessionFd number) {
 }
 policy::DescriptorAt at(common::FdRef from, ipc::WorkerFd number) {
   return {from, static_cast<int>(number)};
+}
+
+// policy/selinux/bulkhead.te
+std::string_view worker_type(common::DeviceKind kind) {
+  return kind == common::DeviceKind::kBlk ? "bulkhead_worker_blk_t" : "bulkhead_worker_net_t";
 }
 
 std::string worker_title(common::DeviceKind kind) {
@@ -60,6 +66,9 @@ struct Jailer::Start {
   const policy::Profile& profile;
   std::uint32_t uid;
   CgroupLeaf leaf;
+  // Whose SELinux level it gets: a VMM's socket. None: what the policy says.
+  common::FdRef vmm{};
+  std::string_view type{};
   int socket_number;
   int page_number;
   bool probe = false;
@@ -78,6 +87,8 @@ Result<Jailed> Jailer::start_session(const std::string& device, std::uint32_t ui
                 .profile = policy::kSession,
                 .uid = uid,
                 .leaf = CgroupLeaf::kSession,
+                .vmm = vmm,
+                .type = "bulkhead_session_t",
                 .socket_number = static_cast<int>(ipc::SessionFd::kBroker),
                 .page_number = static_cast<int>(ipc::SessionFd::kStatusPage),
                 .outlives = outlives,
@@ -86,13 +97,16 @@ Result<Jailed> Jailer::start_session(const std::string& device, std::uint32_t ui
 }
 
 Result<JailedWorker> Jailer::start_worker(const std::string& name, std::uint32_t uid,
-                                          common::DeviceKind kind, common::EngineKind engine,
-                                          const WorkerRecipe& recipe, Outlives outlives) {
+                                          common::FdRef vmm, common::DeviceKind kind,
+                                          common::EngineKind engine, const WorkerRecipe& recipe,
+                                          Outlives outlives) {
   Start what{.program = worker_program(kind),
              .title = worker_title(kind) + name,
              .profile = *recipe.profile,
              .uid = uid,
              .leaf = CgroupLeaf::kWorkers,
+             .vmm = vmm,
+             .type = worker_type(kind),
              .socket_number = static_cast<int>(ipc::WorkerFd::kControl),
              .page_number = static_cast<int>(ipc::WorkerFd::kStatusPage),
              .outlives = outlives,
@@ -196,6 +210,7 @@ Result<Jailed> Jailer::start(const Start& what) {
   // A probe comes before its device, and asks for what the device will have.
   if (cgroups_ != nullptr && !what.probe && !what.keeper)
     request.cgroup = cgroups_->leaf(what.uid, what.leaf);
+  request.label = label_of(what);
 
   Jailed jailed;
   jailed.page_file = std::move(page);
@@ -206,6 +221,13 @@ Result<Jailed> Jailer::start(const Start& what) {
   jailed.filter = filters_.at(&what.profile).digest;
   jailed.forensic = std::move(forensic.second);
   return jailed;
+}
+
+// Asked of the socket each time: an adopted connection knows no more of its VMM.
+std::string Jailer::label_of(const Start& what) const {
+  if (!what.vmm.valid() || own_label_.empty()) return {};
+  const auto peer = peer_of(what.vmm);
+  return peer ? policy::label_for(own_label_, what.type, peer->label) : std::string();
 }
 
 Result<ipc::JailOrder> Jailer::make_order(const Start& what) {

@@ -19,6 +19,7 @@
 #include "common/result.h"
 #include "common/shared_region.h"
 #include "common/status_page.h"
+#include "policy/exec_label.h"
 #include "policy/profile.h"
 #include "policy/spawn.h"
 
@@ -63,7 +64,8 @@ class Jailer {
         host_(host),
         strict_(strict),
         forensic_(forensic),
-        cgroups_(cgroups) {}
+        cgroups_(cgroups),
+        own_label_(policy::own_label()) {}
 
   // `uid` is the device's own; without the right to change ids the broker's is used instead.
   [[nodiscard]] common::Result<Jailed> start_session(const std::string& device, std::uint32_t uid,
@@ -71,9 +73,9 @@ class Jailer {
                                                      const common::ipc::SessionStart& start,
                                                      Outlives outlives);
 
-  // `name` is "vda/2".
+  // `name` is "vda/2". `vmm`: its socket.
   [[nodiscard]] common::Result<JailedWorker> start_worker(
-      const std::string& name, std::uint32_t uid, common::DeviceKind kind,
+      const std::string& name, std::uint32_t uid, common::FdRef vmm, common::DeviceKind kind,
       common::EngineKind engine, const WorkerRecipe& recipe, Outlives outlives);
 
   // Holds what is kept (keep.h): `broker` and `door` are its ends. Runs as the broker's own user,
@@ -91,6 +93,7 @@ class Jailer {
   struct Start;
   [[nodiscard]] common::Result<Jailed> start(const Start& what);
   [[nodiscard]] common::Result<common::ipc::JailOrder> make_order(const Start& what);
+  [[nodiscard]] std::string label_of(const Start& what) const;
   [[nodiscard]] common::FdRef worker_program(common::DeviceKind kind) const noexcept;
 
   Programs programs_;
@@ -98,6 +101,7 @@ class Jailer {
   bool strict_;
   bool forensic_;
   const Cgroups* cgroups_;
+  std::string own_label_;
   // Compiled when first needed: a profile costs about 0.1 ms.
   struct Filter {
     std::vector<common::ipc::FilterInstruction> instructions;

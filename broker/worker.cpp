@@ -37,10 +37,10 @@ constexpr int kSealTries = 100;
 common::Result<std::unique_ptr<Worker>> Worker::start(Services& services, DeviceLog& log,
                                                       const WorkerOrder& order, Ended ended) {
   std::unique_ptr<Worker> worker(new Worker(services, log, order, std::move(ended)));
-  TRY_LET(
-      JailedWorker started,
-      services.jailer.start_worker(worker->name_, order.uid, order.kind, order.engine, order.recipe,
-                                   order.keep == nullptr ? Outlives::kNobody : Outlives::kBroker));
+  TRY_LET(JailedWorker started,
+          services.jailer.start_worker(
+              worker->name_, order.uid, order.vmm, order.kind, order.engine, order.recipe,
+              order.keep == nullptr ? Outlives::kNobody : Outlives::kBroker));
   worker->process_ = std::move(started.process);
   worker->engine_ = std::move(started.engine);
   worker->stop_ = std::move(started.stop);

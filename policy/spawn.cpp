@@ -21,6 +21,7 @@
 #include "common/sys.h"
 #include "policy/capabilities.h"
 #include "policy/capability_aside.h"
+#include "policy/exec_label.h"
 #include "policy/sanitizer.h"
 #include "policy/spawn_child.h"
 
@@ -301,6 +302,7 @@ Result<Child> spawn(const SpawnRequest& request) {
   plan.title = request.title;
   plan.outlives_parent = request.outlives_parent;
   plan.environment = kSanitizerBuild ? environ : none;
+  TRY_LET(const ExecLabel label, ExecLabel::set(request.label));
   const std::uint32_t inherited = request.net_namespace.valid() ? unsigned{CLONE_NEWNET} : 0U;
   return run_plan(plan, request.namespaces & ~inherited, request.uid, request.gid,
                   request.net_namespace, request.cgroup);

@@ -34,6 +34,8 @@ struct SpawnRequest {
   common::FdRef net_namespace;
   // A leaf of cgroup v2 to be born in: there is no moment outside of it.
   common::FdRef cgroup;
+  // SELinux's; empty: what the policy says.
+  std::string label;
   bool outlives_parent = false;  // Else it dies with the thread that called spawn() (PDEATHSIG).
 };
 
