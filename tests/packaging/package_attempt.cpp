@@ -2,9 +2,13 @@
 // module alone, and tries what such a process must never do. As root, with all capabilities and
 // without namespaces, Landlock or seccomp: what is refused here, the profile refuses.
 //
-//   package_attempt --apparmor=PROFILE | --selinux=CONTEXT
+//   package_attempt --apparmor=PROFILE | --selinux=CONTEXT [--foreign=FILE] [--own=FILE]
 //
-// Prints "denied ACT" or "ALLOWED ACT (errno)"; the exit status is the number of acts allowed.
+// The files are opened first, as if a broker had passed them: one of another VMM must not be read,
+// one of the same VMM must.
+//
+// Prints "denied ACT" or "ALLOWED ACT (errno)"; the exit status is the number of acts
+// that went wrong.
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/mman.h>
@@ -77,6 +81,8 @@ struct Act {
   // AppArmor has no rules for it, or cannot tell what was passed from what is opened, or a
   // capability in the process's own user namespace from the host's.
   bool only_selinux = false;
+  // AppArmor cannot tell it from what the exporter does with the socket that it is passed.
+  bool not_exporter = false;
 };
 
 constexpr Act kActs[] = {
@@ -89,7 +95,7 @@ constexpr Act kActs[] = {
     {"open a tap", [] { return open_to_write("/dev/net/tun"); }, true},
     {"make a file", make_file},
     {"execute a shell", execute},
-    {"a TCP socket", [] { return long{::socket(AF_INET, SOCK_STREAM, 0)}; }},
+    {"a TCP socket", [] { return long{::socket(AF_INET, SOCK_STREAM, 0)}; }, false, true},
     {"a packet socket", [] { return long{::socket(AF_PACKET, SOCK_RAW, 0)}; }},
     {"a netlink socket", [] { return long{::socket(AF_NETLINK, SOCK_RAW, 0)}; }},
     {"trace process 1", [] { return long{::ptrace(PTRACE_ATTACH, 1, nullptr, nullptr)}; }},
@@ -103,18 +109,37 @@ constexpr Act kActs[] = {
     {"memory writable and executable", map_writable_code, true},
 };
 
-}  // namespace
+// A file that was passed: what the module says of it is asked again when it is used.
+struct Passed {
+  const char* path = nullptr;
+  bool foreign = false;
+  int file = -1;
+};
 
-int main(int count, char** arguments) {
-  const std::string_view domain = count == 2 ? arguments[1] : "";
-  if (!enter(domain)) {
-    std::fprintf(stderr, "package_attempt: cannot enter %s: %s\n", arguments[1],
-                 std::strerror(errno));
-    return 100;
-  }
+bool take_passed(std::string_view argument, Passed& passed) {
+  constexpr std::string_view kForeign = "--foreign=";
+  constexpr std::string_view kOwn = "--own=";
+  passed.foreign = argument.starts_with(kForeign);
+  if (!passed.foreign && !argument.starts_with(kOwn)) return false;
+  passed.path = argument.substr(passed.foreign ? kForeign.size() : kOwn.size()).data();
+  passed.file = ::open(passed.path, O_RDWR | O_CLOEXEC);
+  return passed.file >= 0;
+}
+
+// As it should be?
+bool try_to_read(const Passed& passed) {
+  char byte = 0;
+  errno = 0;
+  const bool denied = refused(::pread(passed.file, &byte, 1, 0));
+  std::printf("%s read %s, which was passed (%s)\n", denied ? "denied " : "allowed", passed.path,
+              std::strerror(errno));
+  return denied == passed.foreign;
+}
+
+int try_acts(bool selinux, bool exporter) {
   int allowed = 0;
   for (const Act& act : kActs) {
-    if (act.only_selinux && !domain.starts_with("--selinux=")) continue;
+    if (!selinux && (act.only_selinux || (act.not_exporter && exporter))) continue;
     errno = 0;
     if (refused(act.attempt())) {
       std::printf("denied  %s\n", act.name);
@@ -125,4 +150,27 @@ int main(int count, char** arguments) {
     std::fflush(stdout);
   }
   return allowed;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const std::string_view domain = count >= 2 ? arguments[1] : "";
+  Passed passed[2];
+  for (int i = 2; i < count && i < 4; ++i) {
+    if (!take_passed(arguments[i], passed[i - 2])) {
+      std::fprintf(stderr, "package_attempt: %s: %s\n", arguments[i], std::strerror(errno));
+      return 100;
+    }
+  }
+  if (!enter(domain)) {
+    std::fprintf(stderr, "package_attempt: cannot enter %s: %s\n",
+                 count >= 2 ? arguments[1] : "nothing", std::strerror(errno));
+    return 100;
+  }
+  int wrong = 0;
+  for (const Passed& each : passed) {
+    if (each.path != nullptr && !try_to_read(each)) ++wrong;
+  }
+  return wrong + try_acts(domain.starts_with("--selinux="), domain.ends_with("exporter"));
 }

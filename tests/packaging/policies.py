@@ -13,7 +13,7 @@ SELINUX = "policy/selinux"
 _NEEDED_BY = re.compile(r"#\s*(?P<needs>\S+\.(?:cpp|h): .*)$")
 _FUNCTION = re.compile(r"(?P<file>\S+\.(?:cpp|h)): (?P<names>[\w, ]+?)(?=$|;)")
 # What the system itself does for a program, before or beside our code.
-_SYSTEM = ("# exec", "# the dynamic linker")
+_SYSTEM = ("# exec", "# the dynamic linker", "# systemd")
 
 
 def profiles(root) -> list:

@@ -29,7 +29,7 @@ PACKAGES = (
     "systemd-sysv,udev,kmod,procps,initramfs-tools,linux-image-cloud-amd64,apparmor,auditd,"
     "selinux-policy-default,policycoreutils,selinux-utils,semodule-utils,"
     # What bulkhead's package depends on: the machine has no network.
-    "libseccomp2,libspdlog1.10-fmt9,libstdc++6"
+    "libmicrohttpd12,libseccomp2,libspdlog1.10-fmt9,libstdc++6"
 )
 DISK_SIZE = "3G"
 # What a machine without a user or a network need not wait for.
@@ -165,8 +165,8 @@ def run(files: dict, workdir: Path, kernel_options: str, timeout_s: float, echo)
         QEMU, "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max", "-smp", "2", "-m", "1536M",
         "-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot", "-nic", "none",
         "-kernel", machine.kernel, "-initrd", machine.initrd,
-        "-append", "root=/dev/vda rw console=ttyS0 tsc=reliable panic=-1 audit=1 "
-                   "audit_backlog_limit=8192 systemd.default_timeout_start_sec=600 "
+        "-append", "root=/dev/vda rw console=ttyS0 tsc=reliable no_timer_check panic=-1 "
+                   "audit=1 audit_backlog_limit=8192 systemd.default_timeout_start_sec=600 "
                    f"{kernel_options}",
         "-drive", f"file={machine.disk},format=raw,if=virtio,snapshot=on",
         "-drive", f"file={extra},format=raw,if=virtio,readonly=on",

@@ -19,6 +19,7 @@ for pid in $broker $children; do
   echo "$kind: $label"
   case $kind:$label in
     'bulkhead:bulkhead (enforce)') ;;
+    'bulkhead-keeper:bulkhead//&bulkhead-keeper (enforce)') ;;
     'bulkhead-session:bulkhead//&bulkhead-session (enforce)') ;;
     'bulkhead-worker-blk:bulkhead//&bulkhead-worker-blk (enforce)') ;;
     'bulkhead-worker-net:bulkhead//&bulkhead-worker-net (enforce)') ;;
@@ -27,17 +28,22 @@ for pid in $broker $children; do
 done
 posture
 end_front_end
+operations
+exporter
+upgrade
 load /run/bulkhead/example.sock
 packets /run/bulkhead/eth0.sock tap0
 other_cards
 socket_activation
+activated_card
 stop_service
 audit_log
 
 step "denials in normal work"
 if denials; then wrong "AppArmor denied something"; else echo none; fi
 
-for profile in bulkhead-session bulkhead-worker-blk bulkhead-worker-net; do
+for profile in bulkhead-exporter bulkhead-keeper bulkhead-session bulkhead-worker-blk \
+  bulkhead-worker-net; do
   step "what $profile refuses, alone"
   /mnt/package_attempt --apparmor=$profile || wrong "$profile allows what it must not"
 done

@@ -52,8 +52,14 @@ start_service() {
   broker=$(systemctl show -P MainPID bulkhead)
 }
 
-hold() {  # hold BENCH SOCKET
-  sleep 1000 | "/mnt/$1" --socket="$2" --hold >"/tmp/held.$1" 2>&1 &
+# as_vmm LEVEL COMMAND...: with an SELinux level, where there is one.
+as_vmm() {
+  shift
+  "$@"
+}
+
+hold() {  # hold BENCH SOCKET [LEVEL]
+  sleep 1000 | as_vmm "${3:-s0}" "/mnt/$1" --socket="$2" --hold >"/tmp/held.$1" 2>&1 &
   for _ in $(seq 300); do
     if grep -q ready "/tmp/held.$1"; then break; fi
     sleep 0.1
@@ -64,8 +70,8 @@ hold() {  # hold BENCH SOCKET
 # Their queues are held while we look at the processes; then some load.
 serve_example_and_card() {
   step "serve the example's disk, and a network card on a tap of user bulkhead"
-  hold bulkhead-bench /run/bulkhead/example.sock
-  hold bulkhead-net-bench /run/bulkhead/eth0.sock
+  hold bulkhead-bench /run/bulkhead/example.sock s0:c1,c2
+  hold bulkhead-net-bench /run/bulkhead/eth0.sock s0:c3,c4
   children=$(pgrep -P "$broker" | tr '\n' ' ')
   echo "broker $broker, children $children"
 }
@@ -91,6 +97,137 @@ packets() {
     grep -E '^packets|^lost' /tmp/packets || wrong "no packets: $(cat /tmp/packets)"
     grep -q '^packets  *[1-9]' /tmp/packets || wrong "nothing got through"
   done
+}
+
+# A guest that keeps the example's disk busy, and must notice nothing. It ends with its stdin.
+begin_load() {
+  sleep 3000 | /mnt/bulkhead-bench --socket=/run/bulkhead/example.sock --mode=randwrite --qd=4 \
+    --until-eof >/tmp/load 2>&1 &
+  load_pid=$!
+  for _ in $(seq 300); do
+    if grep -q ready /tmp/load; then break; fi
+    sleep 0.1
+  done
+}
+
+end_load() {
+  kill -0 $load_pid 2>/dev/null || wrong "the load has ended by itself: $(cat /tmp/load)"
+  pkill -x sleep
+  must wait $load_pid
+  grep -E 'IOPS|requests|failed' /tmp/load || wrong "no load: $(cat /tmp/load)"
+  grep -q '^failed  *0$' /tmp/load || wrong "requests failed"
+}
+
+# prints FRAGMENT COMMAND...: and not only that.
+prints() {
+  fragment=$1
+  shift
+  "$@" >/tmp/printed 2>&1 || wrong "$* (exit status $?): $(cat /tmp/printed)"
+  grep -m 3 -e "$fragment" /tmp/printed ||
+    wrong "$* prints no '$fragment': $(head -n 30 /tmp/printed)"
+}
+
+# The commands of README's operations, as they stand there. What follows the broker is stopped.
+readme_operations() {
+  bulkhead() {
+    case $1 in
+      events | top)
+        timeout 10 ${operator:-bulkhead} "$@"
+        [ $? = 124 ]
+        ;;
+      *) operator "$@" ;;
+    esac
+  }
+  must mkdir -p /srv /var/lib/prometheus/node-exporter
+  truncate -s 4M /srv/vdb.img
+  chown bulkhead: /srv/vdb.img
+  label_image /srv/vdb.img
+  sed -n '/^## Operations/,/^## /p' /mnt/README.md | sed -n '/^```/,/^```/p' |
+    sed -e '/^```/d' -e 's/  *#.*//' -e 's/; */\n/g' >/tmp/commands
+  while read -r command; do
+    echo "+ $command"
+    eval "$command" >/tmp/printed 2>&1 </dev/null || wrong "$command: $(cat /tmp/printed)"
+    head -n 4 /tmp/printed | cut -c1-160
+  done </tmp/commands
+  [ "$(wc -l </tmp/commands)" -ge 18 ] || wrong "README's operations are not where they were"
+  unset -f bulkhead
+}
+
+operations() {
+  step "operations"
+  begin_load
+  readme_operations
+  prints '^example .*[1-9]' operator top --once
+  prints '"devices_in_use":1,' operator status --json
+  prints 'enforced' operator posture
+  must operator limit example iops=100000 bps=500M
+  prints '100000' operator limit example
+  must operator limit example none
+  prints 'would be served' operator check
+  prints '^bulkhead_[a-z_]*requests[a-z_]*{device="example".*} [1-9]' operator metrics
+  prints "type='vhostuser'" operator snippet example --for=libvirt
+  prints 'vdb' operator events --once
+  journalctl -b --no-pager | operator doctor | head -n 5
+  end_load
+}
+
+exporter() {
+  step "the exporter, for Prometheus"
+  must systemctl start bulkhead-exporter.socket
+  prints 'bulkhead_device_info{.*example' /mnt/busybox wget -q -O - http://127.0.0.1:9821/metrics
+  exporter_pid=$(systemctl show -P MainPID bulkhead-exporter.service)
+  echo "exporter: $(tr -d '\0' <"/proc/$exporter_pid/attr/current")"
+}
+
+# The same files as another version.
+newer_package() {
+  must dpkg-deb -R /mnt/bulkhead.deb /tmp/newer
+  must sed -i 's/^Version: .*/&.1/' /tmp/newer/DEBIAN/control
+  must dpkg-deb -Znone -b /tmp/newer /tmp/newer.deb
+  rm -rf /tmp/newer
+}
+
+sessions() { pgrep -f '^bulkhead-session: ' | tr '\n' ' '; }
+
+# await_broker BEFORE: until another one serves.
+await_broker() {
+  for _ in $(seq 600); do
+    broker=$(systemctl show -P MainPID bulkhead)
+    if [ "$broker" != "$1" ] && systemctl -q is-active bulkhead; then break; fi
+    sleep 0.1
+  done
+  [ "$broker" != "$1" ] || give_up "no broker has followed $1"
+  for _ in $(seq 100); do
+    if operator status >/dev/null 2>&1; then break; fi
+    sleep 0.1
+  done
+}
+
+upgrade() {
+  step "upgrade under load"
+  newer_package
+  truncate -s 8M /var/lib/bulkhead/vda.img
+  chown bulkhead: /var/lib/bulkhead/vda.img
+  must systemctl start bulkhead@vda.socket
+  hold bulkhead-bench /run/bulkhead/vda.sock
+  begin_load
+  before=$broker sessions=$(sessions) one=$(systemctl show -P MainPID bulkhead@vda)
+  must dpkg -i /tmp/newer.deb
+  await_broker "$before"
+  echo "broker $before, then $broker; sessions $sessions, then $(sessions)"
+  [ "$(sessions)" = "$sessions" ] || wrong "a session did not go on"
+  [ "$(systemctl show -P MainPID bulkhead@vda)" != "$one" ] || wrong "bulkhead@vda is the old one"
+  must systemctl is-active bulkhead@vda
+  step "a broker that is killed under load"
+  before=$broker
+  must kill -KILL "$broker"
+  await_broker "$before"
+  [ "$(sessions)" = "$sessions" ] || wrong "a session did not go on"
+  prints 'example' operator list
+  operator posture --pid="$broker" | grep -E 'cgroup limits' | sort | uniq -c
+  end_load
+  wait
+  must systemctl stop bulkhead@vda.socket bulkhead@vda.service
 }
 
 # With the drop-ins that the package brings: a tap that is made, and a macvtap.
@@ -124,9 +261,14 @@ logged_posture() {
   journalctl --no-pager -o cat -u bulkhead | sed -n '/^session [0-9]/,/^[a-z0-9]*: /p'
 }
 
+label_image() { :; }
+
+# What an administrator would run. Under SELinux init's scripts are no administrators.
+operator() { command ${operator:-bulkhead} "$@"; }
+
 posture() {
   step "posture"
-  ${posture_tool:-bulkhead} posture --pid="$broker" >/tmp/posture || wrong "bulkhead posture"
+  operator posture --pid="$broker" >/tmp/posture || wrong "bulkhead posture"
   sed -n '1,/^$/p' /tmp/posture
   sed -n '/^session/,$p' /tmp/posture | grep -E ' (absent|degraded) ' && wrong "a layer is missing"
   kill -USR1 "$broker"
@@ -147,6 +289,18 @@ posture() {
   done
 }
 
+# A tap that belongs to user bulkhead is all that a card needs.
+activated_card() {
+  step "bulkhead@card.socket"
+  make_tap tap9 bulkhead
+  printf 'KIND=net\nOPTIONS=--tap-name=tap9\n' >/etc/bulkhead/card.env
+  must systemctl start bulkhead@card.socket
+  packets /run/bulkhead/card.sock tap9
+  must systemctl is-active bulkhead@card.service
+  must systemctl stop bulkhead@card.socket bulkhead@card.service
+  rm /etc/bulkhead/card.env
+}
+
 socket_activation() {
   step "bulkhead@vda.socket"
   truncate -s 8M /var/lib/bulkhead/vda.img
@@ -164,11 +318,11 @@ audit_log() {
   log=/var/log/bulkhead/audit.log
   stat -c '%a %U:%G %n' $log
   grep -o '"event":"[a-z-]*"' $log | sort | uniq -c
-  must ${posture_tool:-bulkhead} audit verify $log
+  must operator audit verify $log
   must mv $log $log.1
   must systemctl start bulkhead
   must systemctl stop bulkhead
-  must ${posture_tool:-bulkhead} audit verify $log $log.1
+  must operator audit verify $log $log.1
 }
 
 # With a drop-in that the package brings. The machine has auditd, which others' tools read from.
@@ -206,9 +360,14 @@ stop_service() {
   [ "$(systemctl show -P Result bulkhead)" = success ] || wrong "the service did not end well"
 }
 
+# Whatever runs ends first.
 remove_package() {
   step "purge"
+  must systemctl start bulkhead bulkhead-exporter.socket bulkhead@vda.socket
+  hold bulkhead-bench /run/bulkhead/vda.sock
   must dpkg --purge bulkhead
+  end_front_end
+  ps -e -o comm= | grep '^bulkhead' && wrong "processes go on without their files"
   for left in /etc/bulkhead /usr/libexec/bulkhead /etc/apparmor.d/bulkhead \
     /var/lib/bulkhead/example.img /etc/logrotate.d/bulkhead /var/log/bulkhead; do
     if [ -e "$left" ]; then wrong "left behind: $left"; fi
