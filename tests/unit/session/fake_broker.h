@@ -308,7 +308,8 @@ inline void FakeBroker::run() {
     if (sockets[0].revents != 0) return;
     const std::lock_guard lock(mutex_);
     for (std::size_t i = 2; i < sockets.size(); ++i) {
-      if (sockets[i].revents != 0) serve_worker(queues[i]);
+      // It may have been ended since we looked, and nobody is ended twice.
+      if (sockets[i].revents != 0 && workers_.contains(queues[i])) serve_worker(queues[i]);
     }
     if (sockets[1].revents != 0 && !serve_session()) closed_ = true;
     changed_.notify_all();
