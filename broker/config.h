@@ -11,6 +11,7 @@
 
 #include "broker/limits.h"
 #include "common/device_kind.h"
+#include "common/layers.h"
 #include "common/result.h"
 #include "common/virtio_net_wire.h"
 #include "common/virtqueue_wire.h"
@@ -112,6 +113,7 @@ struct BrokerConfig {
   PostureDemand posture = PostureDemand::kAny;
   AuditConfig audit;
   bool forensic = false;  // policy/forensic.h
+  common::CoreScheduling core_scheduling = common::CoreScheduling::kAuto;
   std::string log_level = "info";
   std::uint32_t stats_interval_s = 0;  // 0: none.
 

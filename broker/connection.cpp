@@ -245,7 +245,7 @@ common::Result<std::unique_ptr<Worker>> Connection::start_worker(std::uint32_t q
   const WorkerOrder order{.device = facts_.name,
                           .queue = queue,
                           .uid = facts_.uid,
-                          .vmm = vmm_.ref(),
+                          .of = {vmm_.ref(), {session_.child.pid, session_.child.pidfd.ref()}},
                           .keep = facts_.keep,
                           .group = kept_.id(),
                           .kind = facts_.model.kind,

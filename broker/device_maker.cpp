@@ -149,6 +149,7 @@ Answer<void> DeviceMaker::check_posture(DevicePlan& plan, Jailer& jailer) {
   for (const policy::Profile* profile : profiles) {
     plan.posture = weaker_posture(plan.posture, postures_[profile]);
   }
+  if (jailer.requires_core_scheduling()) TRY(demand_core_scheduling(plan));
   if (!strict()) return {};
   std::string missing;
   for (const std::string& layer : missing_for_strict(plan.posture)) {
@@ -159,6 +160,19 @@ Answer<void> DeviceMaker::check_posture(DevicePlan& plan, Jailer& jailer) {
   return common::fail("posture is below strict: " + missing +
                       "; give the broker what is missing, or use --require-posture=any to "
                       "serve without it");
+}
+
+Answer<void> DeviceMaker::demand_core_scheduling(const DevicePlan& plan) {
+  const auto& found = plan.posture[static_cast<std::size_t>(common::Layer::kCoreScheduling)];
+  if (found.state != common::LayerResult::State::kAbsent) return {};
+  const std::string why = found.os_errno == ENODEV
+                              ? "no core here runs several threads at once, as far as the kernel "
+                                "knows (nosmt, or a virtual machine)"
+                              : "this kernel has it not (CONFIG_SCHED_CORE)";
+  const std::string what =
+      "core scheduling cannot be had: " + why + ": " + errno_text(found.os_errno);
+  record_refusal(audit::Kind::kPostureRefused, *plan.config, what);
+  return common::fail(what + "; use --core-scheduling=auto to serve without it");
 }
 
 void DeviceMaker::record_refusal(audit::Kind kind, const DeviceConfig& config,

@@ -86,6 +86,7 @@ class DeviceMaker {
                                               std::function<std::uint32_t()> tsc_per_us);
   [[nodiscard]] Answer<std::uint32_t> pick_uid(const DeviceConfig& config,
                                                const DeviceModel& model);
+  [[nodiscard]] Answer<void> demand_core_scheduling(const DevicePlan& plan);
   void record_refusal(audit::Kind kind, const DeviceConfig& config, const std::string& cause);
 
   Log& log_;

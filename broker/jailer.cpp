@@ -1,10 +1,12 @@
 #include "broker/jailer.h"
 
+#include <poll.h>
 #include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <cstddef>
 #include <optional>
 #include <span>
@@ -16,6 +18,7 @@
 #include "common/ipc/worker_messages.h"
 #include "common/stop_pipe.h"
 #include "common/sys.h"
+#include "policy/core_scheduling.h"
 #include "policy/keeper.h"
 #include "policy/restricted_ring.h"
 #include "policy/seccomp.h"
@@ -41,6 +44,26 @@ std::string_view worker_type(common::DeviceKind kind) {
 
 std::string worker_title(common::DeviceKind kind) {
   return kind == common::DeviceKind::kBlk ? "bulkhead-worker-blk: " : "bulkhead-worker-net: ";
+}
+
+// A keeper reads nothing hostile.
+common::CoreScheduling optional(common::CoreScheduling asked) {
+  return asked == common::CoreScheduling::kOff ? asked : common::CoreScheduling::kAuto;
+}
+
+// The worker compares what it has with what it was promised, and makes a cookie of its own where
+// these differ (policy/core_scheduling.h).
+void promise_cookie(const RunningProcess& session, ipc::JailOrder& order) {
+  const bool wanted = order.core_scheduling != common::CoreScheduling::kOff && session.pid != 0;
+  if (!wanted || !policy::core_cookie_of(0)) return;  // Not in this kernel.
+  const auto cookie = policy::core_cookie_of(session.pid);
+  pollfd ended{session.pidfd.number, POLLIN, 0};
+  const bool same_process = ::poll(&ended, 1, 0) == 0;
+  if (cookie && *cookie != 0 && same_process) {
+    order.core_cookie = *cookie;
+  } else {
+    order.core_refusal = cookie ? ESRCH : cookie.error().os_errno;
+  }
 }
 
 }  // namespace
@@ -75,6 +98,7 @@ struct Jailer::Start {
   bool keeper = false;
   Outlives outlives = Outlives::kNobody;
   std::uint32_t rate_memories = 0;
+  RunningProcess session = {};                       // A worker's.
   std::vector<policy::DescriptorAt> descriptors;     // Besides socket and page.
   std::vector<std::span<const std::byte>> messages;  // Besides JailOrder, in order.
 };
@@ -97,7 +121,7 @@ Result<Jailed> Jailer::start_session(const std::string& device, std::uint32_t ui
 }
 
 Result<JailedWorker> Jailer::start_worker(const std::string& name, std::uint32_t uid,
-                                          common::FdRef vmm, common::DeviceKind kind,
+                                          const WorkerOf& of, common::DeviceKind kind,
                                           common::EngineKind engine, const WorkerRecipe& recipe,
                                           Outlives outlives) {
   Start what{.program = worker_program(kind),
@@ -105,12 +129,13 @@ Result<JailedWorker> Jailer::start_worker(const std::string& name, std::uint32_t
              .profile = *recipe.profile,
              .uid = uid,
              .leaf = CgroupLeaf::kWorkers,
-             .vmm = vmm,
+             .vmm = of.vmm,
              .type = worker_type(kind),
              .socket_number = static_cast<int>(ipc::WorkerFd::kControl),
              .page_number = static_cast<int>(ipc::WorkerFd::kStatusPage),
              .outlives = outlives,
              .rate_memories = recipe.rate_memories,
+             .session = of.session,
              .descriptors = recipe.descriptors,
              .messages = {recipe.start_message}};
   JailedWorker worker;
@@ -194,7 +219,7 @@ Result<Jailed> Jailer::start(const Start& what) {
   descriptors.push_back({ends.first.ref(), what.socket_number});
   descriptors.push_back({page.ref(), what.page_number});
   std::pair<common::Fd, common::Fd> forensic;
-  if (forensic_) {
+  if (choices_.forensic) {
     TRY_LET(forensic, common::make_packet_pair());
     descriptors.push_back({forensic.first.ref(), ipc::kForensicFd});
   }
@@ -207,6 +232,7 @@ Result<Jailed> Jailer::start(const Start& what) {
   request.uid = own_ids ? ::getuid() : what.uid;
   request.gid = own_ids ? ::getgid() : what.uid;
   request.outlives_parent = order.outlives_broker == 1;
+  if (order.core_cookie != 0) request.core_cookie_of = what.session.pid;
   // A probe comes before its device, and asks for what the device will have.
   if (cgroups_ != nullptr && !what.probe && !what.keeper)
     request.cgroup = cgroups_->leaf(what.uid, what.leaf);
@@ -238,7 +264,7 @@ Result<ipc::JailOrder> Jailer::make_order(const Start& what) {
   order.version = ipc::kIpcVersion;
   // A probe is to show all that is missing, not to stop at the first. A keeper has the broker's
   // uid, and reads nothing hostile.
-  order.strict = strict_ && !what.probe && !what.keeper ? 1 : 0;
+  order.strict = choices_.strict && !what.probe && !what.keeper ? 1 : 0;
   order.namespaces = host_.namespaces.flags;
   order.uid = what.uid;
   order.gid = what.uid;
@@ -247,6 +273,9 @@ Result<ipc::JailOrder> Jailer::make_order(const Start& what) {
   order.outlives_broker = what.outlives == Outlives::kBroker ? 1 : 0;
   order.probe = what.probe ? 1 : 0;
   order.rate_memories = what.rate_memories;
+  order.core_scheduling =
+      what.keeper ? optional(choices_.core_scheduling) : choices_.core_scheduling;
+  promise_cookie(what.session, order);
   order.in_cgroup = cgroups_ != nullptr && !what.keeper &&
                             (what.probe || cgroups_->leaf(what.uid, what.leaf).valid())
                         ? 1
@@ -269,7 +298,7 @@ Result<const Jailer::Filter*> Jailer::filter_of(const policy::Profile& profile) 
 
 Result<Jailer::Filter> Jailer::compile(const policy::Profile& profile) const {
   Filter filter;
-  if (!forensic_) {
+  if (!choices_.forensic) {
     TRY_LET(filter.instructions, policy::compile_filter(profile));
     return filter;
   }

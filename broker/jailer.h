@@ -54,16 +54,31 @@ struct JailedWorker {
 // Whether a process goes on when the broker ends (keep.h).
 enum class Outlives : bool { kNobody = false, kBroker = true };
 
+// A process that runs, to be named by both: the number alone may be another's by now.
+struct RunningProcess {
+  pid_t pid = 0;  // 0: none.
+  common::FdRef pidfd;
+};
+
+// Whom a worker serves: the VMM, by its socket, and its session.
+struct WorkerOf {
+  common::FdRef vmm;
+  RunningProcess session = {};
+};
+
+struct JailChoices {
+  bool strict = false;    // Who misses a layer ends by itself before it reads anything hostile.
+  bool forensic = false;  // policy/forensic.h
+  common::CoreScheduling core_scheduling = common::CoreScheduling::kAuto;
+};
+
 class Jailer {
  public:
-  // `strict`: a process that misses a layer ends by itself before it reads anything hostile.
-  // `forensic`: policy/forensic.h. `cgroups`, where there are any, outlives this: devices that have
-  // one get their processes there.
-  Jailer(Programs programs, const Host& host, bool strict, bool forensic, const Cgroups* cgroups)
+  // `cgroups`, where there are any, outlives this: devices that have one get their processes there.
+  Jailer(Programs programs, const Host& host, const JailChoices& choices, const Cgroups* cgroups)
       : programs_(std::move(programs)),
         host_(host),
-        strict_(strict),
-        forensic_(forensic),
+        choices_(choices),
         cgroups_(cgroups),
         own_label_(policy::own_label()) {}
 
@@ -73,16 +88,19 @@ class Jailer {
                                                      const common::ipc::SessionStart& start,
                                                      Outlives outlives);
 
-  // `name` is "vda/2". `vmm`: its socket.
+  // `name` is "vda/2". Its core-scheduling cookie is its session's.
   [[nodiscard]] common::Result<JailedWorker> start_worker(
-      const std::string& name, std::uint32_t uid, common::FdRef vmm, common::DeviceKind kind,
+      const std::string& name, std::uint32_t uid, const WorkerOf& of, common::DeviceKind kind,
       common::EngineKind engine, const WorkerRecipe& recipe, Outlives outlives);
 
   // Holds what is kept (keep.h): `broker` and `door` are its ends. Runs as the broker's own user,
   // so that it can tell who is that user, too.
   [[nodiscard]] common::Result<Jailed> start_keeper(common::FdRef door);
 
-  [[nodiscard]] bool strict() const noexcept { return strict_; }
+  [[nodiscard]] bool strict() const noexcept { return choices_.strict; }
+  [[nodiscard]] bool requires_core_scheduling() const noexcept {
+    return choices_.core_scheduling == common::CoreScheduling::kRequired;
+  }
 
   // These take on the whole jail and exit, so that their status pages show what this host allows.
   [[nodiscard]] common::Result<Jailed> probe_session(std::uint32_t uid);
@@ -98,8 +116,7 @@ class Jailer {
 
   Programs programs_;
   Host host_;
-  bool strict_;
-  bool forensic_;
+  JailChoices choices_;
   const Cgroups* cgroups_;
   std::string own_label_;
   // Compiled when first needed: a profile costs about 0.1 ms.

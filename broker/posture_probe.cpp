@@ -90,6 +90,7 @@ int strength(const LayerResult& result) {
 std::string reason_text(Layer layer, const LayerResult& result) {
   if (result.os_errno != 0) return " (" + errno_text(result.os_errno) + ")";
   if (layer == Layer::kCgroupLimits) return " (no tree of cgroups is the broker's)";
+  if (layer == Layer::kCoreScheduling) return " (switched off)";
   // Another layer that is missing without any call having failed: nobody tried.
   const bool not_ours_to_give = layer == Layer::kOwnUid && strength(result) != 2;
   return not_ours_to_give ? " (the broker's own: it may not give another)" : "";
@@ -123,6 +124,7 @@ std::string_view remedy(Layer layer) {
     case Layer::kMseal:
     case Layer::kSeccomp:
     case Layer::kCgroupLimits:
+    case Layer::kCoreScheduling:
       break;
   }
   return "";

@@ -95,12 +95,13 @@ void Reload::step_done(const Answer<void>& result) {
 }
 
 void Reload::warn_of_broker_settings(const BrokerConfig& now) {
-  const bool same =
-      now.posture == before_.posture && now.log_level == before_.log_level &&
-      now.forensic == before_.forensic && now.stats_interval_s == before_.stats_interval_s &&
-      now.control_group == before_.control_group &&
-      now.control_read_group == before_.control_read_group && now.state_dir == before_.state_dir &&
-      now.uids == before_.uids && now.cgroup == before_.cgroup;
+  const bool same = now.posture == before_.posture && now.log_level == before_.log_level &&
+                    now.forensic == before_.forensic &&
+                    now.stats_interval_s == before_.stats_interval_s &&
+                    now.control_group == before_.control_group &&
+                    now.control_read_group == before_.control_read_group &&
+                    now.state_dir == before_.state_dir && now.uids == before_.uids &&
+                    now.cgroup == before_.cgroup && now.core_scheduling == before_.core_scheduling;
   if (same) return;
   log_.warn("",
             "reload: settings of the whole broker differ from those it runs with; they take "

@@ -118,6 +118,10 @@ class Broker {
   void say_alive(std::chrono::microseconds interval);
 
   [[nodiscard]] bool strict() const { return maker_.strict(); }
+  // What this host lacks may keep it from serving.
+  [[nodiscard]] bool demanding() const {
+    return strict() || config_.core_scheduling == common::CoreScheduling::kRequired;
+  }
   [[nodiscard]] bool looks_before_listening() const;
 
   // Events of the loop.
@@ -186,7 +190,7 @@ Answer<void> Broker::start() {
   }
   TRY(open_doorways());
   TRY(listen_to_operators());
-  if (!strict() && !config_.take_over) say_ready();
+  if (!demanding() && !config_.take_over) say_ready();
   if (!look_first) TRY(look_around());
   TRY(open_late());
   open_kept_devices();
@@ -195,7 +199,7 @@ Answer<void> Broker::start() {
   TRY(start_keeping());
   TRY(open_devices());
   TRY(serve_operators());
-  if (strict() || config_.take_over) say_ready();
+  if (demanding() || config_.take_over) say_ready();
   return {};
 }
 
@@ -225,10 +229,10 @@ void Broker::record_failure(const std::string& error) {
 }
 
 bool Broker::looks_before_listening() const {
-  return strict() || std::any_of(config_.devices.begin(), config_.devices.end(),
-                                 [](const DeviceConfig& device) {
-                                   return device.engine == EngineChoice::kIoUring;
-                                 });
+  return demanding() || std::any_of(config_.devices.begin(), config_.devices.end(),
+                                    [](const DeviceConfig& device) {
+                                      return device.engine == EngineChoice::kIoUring;
+                                    });
 }
 
 Answer<void> Broker::make_loop() {
@@ -268,8 +272,8 @@ Answer<void> Broker::look_around() {
   host_ = look_at_host();
   TRY(choose_engines());
   TRY_LET(cgroups_, Cgroups::take(config_.cgroup, log_));
-  jailer_.emplace(*std::exchange(programs_, std::nullopt), *host_, strict(), config_.forensic,
-                  cgroups_.get());
+  const JailChoices choices{strict(), config_.forensic, config_.core_scheduling};
+  jailer_.emplace(*std::exchange(programs_, std::nullopt), *host_, choices, cgroups_.get());
   if (auto audit = AuditReader::open(*loop_)) {
     audit_ = *std::move(audit);
   } else {

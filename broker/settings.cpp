@@ -303,6 +303,17 @@ Answer<void> set_forensic(const Destination& to, std::string_view value) {
   return {};
 }
 
+Answer<void> set_core_scheduling(const Destination& to, std::string_view value) {
+  using common::CoreScheduling;
+  if (value != "off" && value != "auto" && value != "required") {
+    return must_be("off, auto or required", value);
+  }
+  to.broker.core_scheduling = value == "off"    ? CoreScheduling::kOff
+                              : value == "auto" ? CoreScheduling::kAuto
+                                                : CoreScheduling::kRequired;
+  return {};
+}
+
 Answer<void> set_stats_interval(const Destination& to, std::string_view value) {
   TRY_LET(to.broker.stats_interval_s,
           number_within<std::uint32_t>(value, 0, kStatsIntervalSecondsMax));
@@ -423,6 +434,9 @@ constexpr Setting kSettings[] = {
      set_uid_range},
     {"require-posture", Scope::kBroker, ValueKind::kText, "strict|any",
      "strict: do not start unless every layer of the jail holds [any]", set_posture},
+    {"core-scheduling", Scope::kBroker, ValueKind::kText, "off|auto|required",
+     "never run processes of two VMs on one core at once; required: do not start without [auto]",
+     set_core_scheduling},
     {"forensic", Scope::kBroker, ValueKind::kSwitch, "on|off",
      "record the arguments of a forbidden system call before its process is killed [off]",
      set_forensic},

@@ -39,7 +39,7 @@ common::Result<std::unique_ptr<Worker>> Worker::start(Services& services, Device
   std::unique_ptr<Worker> worker(new Worker(services, log, order, std::move(ended)));
   TRY_LET(JailedWorker started,
           services.jailer.start_worker(
-              worker->name_, order.uid, order.vmm, order.kind, order.engine, order.recipe,
+              worker->name_, order.uid, order.of, order.kind, order.engine, order.recipe,
               order.keep == nullptr ? Outlives::kNobody : Outlives::kBroker));
   worker->process_ = std::move(started.process);
   worker->engine_ = std::move(started.engine);

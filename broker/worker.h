@@ -35,7 +35,7 @@ struct WorkerOrder {
   std::string device;  // "vda"
   std::uint32_t queue = 0;
   std::uint32_t uid = 0;
-  common::FdRef vmm;     // Its socket.
+  WorkerOf of = {};
   Keep* keep = nullptr;  // Null where it ends with the broker.
   Keep::Id group = 0;    // Its connection's, where that is kept.
   common::DeviceKind kind = common::DeviceKind::kBlk;

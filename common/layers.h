@@ -28,9 +28,10 @@ enum class Layer : std::uint8_t {
   kMdwe,   // Memory once written can never become executable.
   kMseal,  // Text and guest memory mappings cannot be changed.
   kSeccomp,
-  kCgroupLimits,  // Born in its device's cgroup, which has limits of its own.
+  kCgroupLimits,    // Born in its device's cgroup, which has limits of its own.
+  kCoreScheduling,  // Never on one core with another VM's process.
 };
-inline constexpr std::size_t kLayerCount = 19;
+inline constexpr std::size_t kLayerCount = 20;
 
 [[nodiscard]] constexpr std::string_view layer_name(Layer layer) noexcept {
   constexpr std::array<std::string_view, kLayerCount> kNames = {
@@ -38,10 +39,13 @@ inline constexpr std::size_t kLayerCount = 19;
       "ipc namespace",  "uts namespace",   "cgroup namespace", "empty root",
       "own uid",        "no capabilities", "securebits",       "no_new_privs",
       "landlock",       "rlimits",         "not dumpable",     "mdwe",
-      "mseal",          "seccomp",         "cgroup limits",
+      "mseal",          "seccomp",         "cgroup limits",    "core scheduling",
   };
   return kNames[static_cast<std::size_t>(layer)];
 }
+
+// What the operator wants (policy/core_scheduling.h).
+enum class CoreScheduling : std::uint32_t { kOff = 0, kAuto = 1, kRequired = 2 };
 
 // What became of one layer in one process, as that process itself saw it.
 struct LayerResult {
@@ -56,9 +60,11 @@ using LayerResults = std::array<LayerResult, kLayerCount>;
 
 // mseal and mdwe are newer than the kernels most hosts run, and add to what seccomp refuses anyway.
 // Limits by cgroup are about how much a process uses, not about what it reaches, and few start a
-// broker with a tree of its own. Strict asks for none of them.
+// broker with a tree of its own. Core scheduling is in few kernels, and costs throughput: who needs
+// it says so (--core-scheduling=required). Strict asks for none of them.
 [[nodiscard]] constexpr bool strict_requires(Layer layer) noexcept {
-  return layer != Layer::kMseal && layer != Layer::kMdwe && layer != Layer::kCgroupLimits;
+  return layer != Layer::kMseal && layer != Layer::kMdwe && layer != Layer::kCgroupLimits &&
+         layer != Layer::kCoreScheduling;
 }
 
 // Whether strict is content with what became of a layer. Two that are degraded are enough:

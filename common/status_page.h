@@ -19,7 +19,7 @@
 namespace common {
 
 inline constexpr std::size_t kStatusPageBytes = 8192;
-inline constexpr std::uint32_t kStatusPageVersion = 2;
+inline constexpr std::uint32_t kStatusPageVersion = 3;
 
 // How far the process has come. It only grows.
 enum class Stage : std::uint32_t {

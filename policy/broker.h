@@ -48,6 +48,7 @@
 #include <cstdint>
 #include <iterator>
 
+#include "policy/core_scheduling.h"
 #include "policy/profile.h"
 
 namespace policy {
@@ -181,6 +182,9 @@ inline constexpr SyscallRule kBrokerSyscalls[] = {
     {SYS_pread64, {}, "policy/seccomp.cpp: export_instructions"},
     {SYS_capget, {}, "policy/capability_drop.cpp: has_capability"},
     {SYS_rt_sigprocmask, {}, "policy/spawn.cpp: start_child"},
+    {SYS_prctl,
+     {arg_is(0, kPrSchedCore), arg_is(1, kCookieGet)},
+     "policy/core_scheduling.cpp: core_cookie_of"},
     {SYS_prctl, {arg_is(0, PR_GET_DUMPABLE)}, "policy/spawn.cpp: write_maps_dumpable"},
     {SYS_prctl, {arg_is(0, PR_SET_DUMPABLE)}, "policy/spawn.cpp: write_maps_dumpable"},
     {SYS_clone, {kCloneOfAChild}, "policy/spawn.cpp: start_child"},
@@ -207,6 +211,9 @@ inline constexpr SyscallRule kBrokerSyscalls[] = {
     {SYS_getppid, {}, "policy/jail.cpp: enter_jail"},
     {SYS_umask, {}, "policy/jail.cpp: enter_jail"},
     {SYS_prctl, {arg_is(0, PR_SET_NAME)}, "policy/jail.cpp: name_process"},
+    {SYS_prctl,
+     {arg_is(0, kPrSchedCore), arg_is(1, kCookieCreate), arg_is(2, 0)},
+     "policy/core_scheduling.cpp: make_core_cookie"},
     {SYS_mount, {arg_within(3, MS_REC | MS_PRIVATE)}, "policy/empty_root.cpp: enter_empty_root"},
     {SYS_mount,
      {arg_is(3, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)},
@@ -270,6 +277,13 @@ inline constexpr SyscallRule kBrokerByChance[] = {
     {SYS_stat, {}, "broker/log.cpp: write"},
     {SYS_unlinkat, {arg_is(2, 0)}, "broker/socket.cpp: remove_socket"},
     {SYS_readlinkat, {}, "broker/foreign_close.cpp: is_eventfd"},
+    // Where the kernel has core scheduling.
+    {SYS_prctl,
+     {arg_is(0, kPrSchedCore), arg_is(1, kCookieShareFrom)},
+     "policy/core_cookie_courier.cpp: run"},
+    {SYS_prctl,
+     {arg_is(0, kPrSchedCore), arg_is(1, kCookieShareTo)},
+     "policy/core_cookie_courier.cpp: give"},
     // Of a device that is added: what its kind, its settings and its host ask for.
     {SYS_statx, {}, "broker/disk_limits.cpp: direct_alignment"},
     {SYS_fstatfs, {}, "broker/open_disk.cpp: is_on_fuse"},

@@ -22,6 +22,7 @@
 #include "common/ipc/worker_messages.h"
 #include "common/startup_pages.h"
 #include "policy/capabilities.h"
+#include "policy/core_scheduling.h"
 #include "policy/empty_root.h"
 #include "policy/landlock.h"
 #include "policy/last_namespaces.h"
@@ -156,6 +157,18 @@ LayerResult take_not_dumpable() noexcept {
   return outcome(::prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0 ? State::kEnforced : State::kAbsent);
 }
 
+// Whoever was promised a cookie and has another makes one, as do all that were promised none.
+LayerResult take_core_cookie(const JailOrder& order) noexcept {
+  if (order.core_scheduling == common::CoreScheduling::kOff) return outcome(State::kAbsent);
+  if (order.core_cookie != 0) {
+    const auto mine = core_cookie_of(0);
+    if (mine && *mine == order.core_cookie) return outcome(State::kEnforced);
+  }
+  const Result<void> made = make_core_cookie();
+  const bool promised = order.core_cookie != 0 || order.core_refusal != 0;
+  return made && promised ? outcome(State::kDegraded, order.core_refusal) : outcome(made);
+}
+
 // spawn() has asked for this already; a change of uid made the kernel forget it. In a pid namespace
 // the parent is 0 before and after, and a broker that died in between ends us by its closed
 // sockets.
@@ -165,16 +178,13 @@ Result<void> die_with_broker(pid_t parent_before) noexcept {
   return {};
 }
 
-// Layers that only seal() takes on cannot be missing before it.
-Result<void> demand_strict(const JailOrder& order, StatusPage& page,
-                           std::initializer_list<Layer> not_yet) noexcept {
-  if (order.strict == 0) return {};
+// What the broker was told to ask for. seccomp cannot be missing before seal().
+Result<void> demand(const JailOrder& order, StatusPage& page) noexcept {
+  if (order.probe != 0) return {};
   LayerResults results = recorded(page);
-  for (const Layer layer : not_yet) {
-    results[static_cast<std::size_t>(layer)] = outcome(State::kEnforced);
-  }
+  results[static_cast<std::size_t>(Layer::kSeccomp)] = outcome(State::kEnforced);
   Layer missing{};
-  if (!below_strict(results, missing)) return {};
+  if (!below_demand(order, results, missing)) return {};
 
   const LayerResult& result = results[static_cast<std::size_t>(missing)];
   page.fault_detail[0].store(static_cast<std::uint64_t>(missing), std::memory_order_relaxed);
@@ -278,6 +288,13 @@ bool below_strict(const LayerResults& results, Layer& which) noexcept {
   return false;
 }
 
+bool below_demand(const JailOrder& order, const LayerResults& results, Layer& which) noexcept {
+  if (order.strict != 0 && below_strict(results, which)) return true;
+  which = Layer::kCoreScheduling;
+  return order.core_scheduling == common::CoreScheduling::kRequired &&
+         results[static_cast<std::size_t>(which)].state == State::kAbsent;
+}
+
 Result<void> enter_jail(const JailOrder& order, const JailLimits& /*limits*/,
                         StatusPage& page) noexcept {
   if (order.version != common::ipc::kIpcVersion) {
@@ -290,6 +307,7 @@ Result<void> enter_jail(const JailOrder& order, const JailLimits& /*limits*/,
   record_namespaces(order, page);
   record(page, Layer::kCgroupLimits,
          outcome(order.in_cgroup != 0 ? State::kEnforced : State::kAbsent));
+  record(page, Layer::kCoreScheduling, take_core_cookie(order));
   forbid_more_namespaces(order, page);
   record(page, Layer::kEmptyRoot, take_root(order));
   record(page, Layer::kSecurebits, outcome(lock_securebits()));
@@ -303,7 +321,7 @@ Result<void> enter_jail(const JailOrder& order, const JailLimits& /*limits*/,
   record(page, Layer::kMdwe, take_mdwe());
   if (order.outlives_broker != 1) TRY(die_with_broker(parent));
 
-  TRY(demand_strict(order, page, {Layer::kSeccomp}));
+  TRY(demand(order, page));
   page.stage.store(common::Stage::kJailed, std::memory_order_relaxed);
   return {};
 }
@@ -332,7 +350,7 @@ Result<void> seal(const JailOrder& order, const JailLimits& limits, std::span<co
   }
   const Result<void> limited = set_final_rlimits(limits, (order.namespaces & CLONE_NEWUSER) != 0);
   if (!limited) record(page, Layer::kRlimits, outcome(limited));
-  TRY(demand_strict(order, page, {Layer::kSeccomp}));
+  TRY(demand(order, page));
 
   if (const auto installed = install_last_filter(order); !installed) {
     return without(page, Layer::kSeccomp, installed.error());

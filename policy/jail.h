@@ -51,6 +51,9 @@ void seal_mappings(common::StatusPage& page,
                                         const JailLimits& limits, std::span<const int> keep,
                                         common::StatusPage& page) noexcept;
 
+// True where `results` lacks what `order` asks for; that layer in `which`.
+[[nodiscard]] bool below_demand(const common::ipc::JailOrder& order,
+                                const common::LayerResults& results, common::Layer& which) noexcept;
 // True where `results` has a layer that strict asks for and that does not hold; that layer in
 // `which`.
 [[nodiscard]] bool below_strict(const common::LayerResults& results, common::Layer& which) noexcept;

@@ -20,6 +20,7 @@
 #include <utility>
 
 #include "common/fd.h"
+#include "policy/core_scheduling.h"
 #include "policy/proc_files.h"
 
 namespace policy {
@@ -272,6 +273,20 @@ LayerView view_cgroup(const Subject& subject) {
   return absent(kLayer, "in no device's cgroup");
 }
 
+// A cookie is a layer where it is another than the parent's.
+LayerView view_core(const Subject& subject) {
+  constexpr Layer kLayer = Layer::kCoreScheduling;
+  const auto cookie = core_cookie_of(subject.pid);
+  if (!cookie && subject.claimed != nullptr) return as_reported(subject, kLayer);
+  if (!cookie && cookie.error().os_errno == EPERM) return unreadable(kLayer, "its cookie", EPERM);
+  if (!cookie) return absent(kLayer, error_text(cookie.error().os_errno));
+  if (*cookie == 0) return absent(kLayer, "no cookie");
+  const std::string seen = "cookie " + std::to_string(*cookie);
+  const auto parents = core_cookie_of(subject.parent);
+  if (parents && *parents == *cookie) return absent(kLayer, seen + ", the parent's");
+  return enforced(kLayer, seen);
+}
+
 std::vector<LayerView> view_layers(const Subject& subject) {
   return {
       view_namespace(subject, Layer::kUserNamespace, "user"),
@@ -293,6 +308,7 @@ std::vector<LayerView> view_layers(const Subject& subject) {
       view_mseal(subject),
       view_seccomp(subject),
       view_cgroup(subject),
+      view_core(subject),
   };
 }
 

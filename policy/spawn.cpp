@@ -21,6 +21,7 @@
 #include "common/sys.h"
 #include "policy/capabilities.h"
 #include "policy/capability_aside.h"
+#include "policy/core_scheduling.h"
 #include "policy/exec_label.h"
 #include "policy/sanitizer.h"
 #include "policy/spawn_child.h"
@@ -249,7 +250,7 @@ Result<void> release(const Started& started) {
 bool may_map_any_id() noexcept { return has_capability(CAP_SETUID) && has_capability(CAP_SETGID); }
 
 Result<Child> run_plan(SpawnPlan& plan, std::uint32_t namespaces, std::uint32_t uid,
-                       std::uint32_t gid, FdRef network, FdRef cgroup) {
+                       std::uint32_t gid, const SpawnRequest& request) {
   const bool user = (namespaces & CLONE_NEWUSER) != 0;
   const bool any_id = may_map_any_id();
   plan.take_ids = user;
@@ -258,9 +259,13 @@ Result<Child> run_plan(SpawnPlan& plan, std::uint32_t namespaces, std::uint32_t 
   const ChildStack stack;
   if (!stack.usable()) return fail_errno("spawn: map a stack", ENOMEM);
   const DumpableKept dumpable;
-  TRY_LET(Started started, start_child(plan, stack, namespaces, network, cgroup));
+  TRY_LET(Started started,
+          start_child(plan, stack, namespaces, request.net_namespace, request.cgroup));
   Result<void> running{};
   if (user) running = write_maps_dumpable(started.child.pid, uid, gid, !any_id);
+  if (running && request.core_cookie_of != 0) {
+    carry_core_cookie(request.core_cookie_of, started.child.pid);
+  }
   if (running) running = release(started);
   if (!running) {
     kill_and_reap(started.child);  // Before its stack goes away.
@@ -304,8 +309,7 @@ Result<Child> spawn(const SpawnRequest& request) {
   plan.environment = kSanitizerBuild ? environ : none;
   TRY_LET(const ExecLabel label, ExecLabel::set(request.label));
   const std::uint32_t inherited = request.net_namespace.valid() ? unsigned{CLONE_NEWNET} : 0U;
-  return run_plan(plan, request.namespaces & ~inherited, request.uid, request.gid,
-                  request.net_namespace, request.cgroup);
+  return run_plan(plan, request.namespaces & ~inherited, request.uid, request.gid, request);
 }
 
 Result<Fd> make_empty_network() {
@@ -320,7 +324,7 @@ namespace {
 
 Result<void> try_namespaces(std::uint32_t flags) {
   SpawnPlan plan;
-  TRY_LET(const Child child, run_plan(plan, flags, ::geteuid(), ::getegid(), FdRef{}, FdRef{}));
+  TRY_LET(const Child child, run_plan(plan, flags, ::geteuid(), ::getegid(), {}));
   while (::waitpid(child.pid, nullptr, 0) < 0 && errno == EINTR) {
   }
   return {};

@@ -36,6 +36,8 @@ struct SpawnRequest {
   common::FdRef cgroup;
   // SELinux's; empty: what the policy says.
   std::string label;
+  // A process whose core-scheduling cookie it is to have, if that can be; 0: the caller's.
+  pid_t core_cookie_of = 0;
   bool outlives_parent = false;  // Else it dies with the thread that called spawn() (PDEATHSIG).
 };
 

@@ -31,7 +31,7 @@ enum class JailStep : std::uint64_t { kEnter = 1, kSeal = 2 };
                        {static_cast<std::uint64_t>(step), 0},
                        error.os_errno};
   common::Layer missing{};
-  if (order.strict != 0 && policy::below_strict(layers, missing)) {
+  if (policy::below_demand(order, layers, missing)) {
     failure.fault = WorkerFault::kPosture;
     failure.details[0] = static_cast<std::uint64_t>(missing);
   }

@@ -48,8 +48,8 @@ class Trial {
       : log_(std::move(log)),
         host_(look_at_host()),
         uid_(config.uids.first),
-        jailer_(std::move(programs), host_, config.posture == PostureDemand::kStrict, false,
-                nullptr),
+        jailer_(std::move(programs), host_,
+                {config.posture == PostureDemand::kStrict, false, config.core_scheduling}, nullptr),
         maker_(log_, config.posture, config.uids) {}
   Log log_;
   Host host_;

@@ -38,7 +38,7 @@
 namespace broker::control {
 
 // Goes up when a message changes its layout or meaning; it stands in every message.
-inline constexpr std::uint32_t kVersion = 2;
+inline constexpr std::uint32_t kVersion = 3;
 inline constexpr std::size_t kMessageBytesMax = 8192;
 inline constexpr const char* kDefaultConfig = "/etc/bulkhead/bulkhead.toml";
 inline constexpr const char* kDefaultSocket = "/run/bulkhead/control.sock";
@@ -263,7 +263,6 @@ struct DeviceReply {
   Text<128> socket_path{};
   Text<512> backing{};  // The image's path or the interface's name; the end of it, where longer.
   std::array<std::uint32_t, common::kLayerCount> layers{};  // LayerResult, bit for bit.
-  std::array<std::uint32_t, common::kLayerCount % 2> unused_too{};
   CounterTotals counters{};
 };
 static_assert(Message<DeviceReply>);

@@ -53,6 +53,12 @@ T expect() noexcept {
   return *message;
 }
 
+SessionExit unjailed(const common::ipc::JailOrder& order) noexcept {
+  const bool asked =
+      order.strict == 1 || order.core_scheduling == common::CoreScheduling::kRequired;
+  return asked ? SessionExit::kPosture : SessionExit::kHostFault;
+}
+
 }  // namespace
 
 int main() noexcept {
@@ -64,9 +70,7 @@ int main() noexcept {
   auto& page = *reinterpret_cast<common::StatusPage*>(mapping->bytes().data());
 
   const auto order = expect<common::ipc::JailOrder>();
-  if (!policy::enter_jail(order, kLimits, page)) {
-    leave(order.strict == 1 ? SessionExit::kPosture : SessionExit::kHostFault);
-  }
+  if (!policy::enter_jail(order, kLimits, page)) leave(unjailed(order));
 
   // A probe has no device: the broker only looks at how far the jail gets.
   std::unique_ptr<session::Session> session;
@@ -78,9 +82,7 @@ int main() noexcept {
   }
 
   policy::seal_mappings(page);
-  if (!policy::seal(order, kLimits, policy::kSessionFds, page)) {
-    leave(order.strict == 1 ? SessionExit::kPosture : SessionExit::kHostFault);
-  }
+  if (!policy::seal(order, kLimits, policy::kSessionFds, page)) leave(unjailed(order));
   if (session == nullptr) leave(SessionExit::kPeerClosed);
 
   const SessionExit exit = session->run();

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "common/ipc/message.h"
+#include "common/layers.h"
 
 namespace common::ipc {
 
@@ -52,9 +53,12 @@ struct JailOrder {
   std::uint32_t outlives_broker = 0;  // 1: it is no reason to end that the broker does.
   // With --forensic, how many instructions of a second filter follow the first; else 0.
   std::uint32_t closing_count = 0;
-  std::uint32_t in_cgroup = 0;  // 1: born in a cgroup of its device with limits.
+  std::uint32_t in_cgroup = 0;     // 1: born in a cgroup of its device with limits.
+  CoreScheduling core_scheduling;  // kRequired: end with WorkerFault::kPosture without a cookie.
+  std::int32_t core_refusal = 0;   // An errno: why a worker is promised no cookie.
   // A worker's: how many of WorkerFd::kRates and kGroupRates are there (rate_page.h).
   std::uint32_t rate_memories = 0;
+  std::uint64_t core_cookie = 0;  // The session's, which the broker has given us; 0: make one.
   std::array<FilterInstruction, kFilterInstructionsMax> filter;
 };
 static_assert(Message<JailOrder>);

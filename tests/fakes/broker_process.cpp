@@ -70,6 +70,7 @@ common::Fd make_notify_socket(const std::string& path) {
     ::_exit(126);
   }
   if (!setup.refused.empty() && !install_filter(filter)) ::_exit(126);
+  if (setup.before_exec && !setup.before_exec()) ::_exit(126);
   ::execve(program, argv, envp);
   ::_exit(127);
 }

@@ -6,6 +6,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -30,6 +31,8 @@ class BrokerProcess {
     // Where not 0: what its user may lock (RLIMIT_MEMLOCK), rings of io_uring included.
     std::uint64_t locked_bytes_max = 0;
     std::vector<RefusedCall> refused = {};  // By the host that it thinks it runs on.
+    // The last thing before exec, in the child: system calls only. False: it is not to run.
+    std::function<bool()> before_exec = {};
   };
 
   explicit BrokerProcess(const Setup& setup);

@@ -89,7 +89,8 @@ TEST(Options, TakesEveryOption) {
 TEST(Options, TakesTheBrokersOptions) {
   const Parsed parsed =
       parse_blk({"--require-posture=strict", "--log-level=debug", "--stats-interval=10",
-                 "--uid-range=300000-300999", "--forensic=on", "--cgroup=/sys/fs/cgroup/ours"});
+                 "--uid-range=300000-300999", "--forensic=on", "--cgroup=/sys/fs/cgroup/ours",
+                 "--core-scheduling=required"});
   ASSERT_TRUE(parsed) << parsed.error().text;
   const BrokerConfig& config = std::get<RunServe>(*parsed).config;
   EXPECT_EQ(config.posture, PostureDemand::kStrict);
@@ -98,6 +99,7 @@ TEST(Options, TakesTheBrokersOptions) {
   EXPECT_TRUE(config.forensic);
   EXPECT_EQ(config.uids, (UidSpan{300'000, 300'999}));
   EXPECT_EQ(config.cgroup, "/sys/fs/cgroup/ours");
+  EXPECT_EQ(config.core_scheduling, common::CoreScheduling::kRequired);
 }
 
 TEST(Options, TakesValuesAsTheNextWord) {

@@ -22,7 +22,7 @@ common::LayerResult& at(common::LayerResults& results, Layer layer) {
 }
 
 TEST(PostureSummary, IsShortWhereAllHolds) {
-  EXPECT_EQ(posture_summary(all_enforced()), "posture: 19 of 19 layers enforced");
+  EXPECT_EQ(posture_summary(all_enforced()), "posture: 20 of 20 layers enforced");
 }
 
 TEST(PostureSummary, NamesWhatIsMissingAndWhy) {
@@ -31,20 +31,30 @@ TEST(PostureSummary, NamesWhatIsMissingAndWhy) {
   at(results, Layer::kMseal) = {State::kAbsent, 0, ENOSYS};
   at(results, Layer::kLandlock) = {State::kAbsent, 0, 0};
   EXPECT_EQ(posture_summary(results),
-            "posture: 16 of 19 layers enforced; degraded: own uid (the broker's own: it may "
+            "posture: 17 of 20 layers enforced; degraded: own uid (the broker's own: it may "
             "not give another); absent: landlock, mseal (Function not implemented)");
+}
+
+TEST(PostureSummary, TellsALayerThatWasSwitchedOffFromOneThatFailed) {
+  auto results = all_enforced();
+  at(results, Layer::kCoreScheduling) = {State::kAbsent, 0, 0};
+  EXPECT_EQ(posture_summary(results),
+            "posture: 19 of 20 layers enforced; absent: core scheduling (switched off)");
+  at(results, Layer::kCoreScheduling) = {State::kAbsent, 0, ENODEV};
+  EXPECT_EQ(posture_summary(results),
+            "posture: 19 of 20 layers enforced; absent: core scheduling (No such device)");
 }
 
 TEST(PostureSummary, SilenceIsNotALayer) {
   auto results = all_enforced();
   at(results, Layer::kSeccomp) = {};
-  EXPECT_EQ(posture_summary(results), "posture: 18 of 19 layers enforced; absent: seccomp");
+  EXPECT_EQ(posture_summary(results), "posture: 19 of 20 layers enforced; absent: seccomp");
 }
 
 TEST(PostureSummary, NumberThatIsNoStateIsNotALayer) {
   auto results = all_enforced();
   at(results, Layer::kSeccomp) = {static_cast<State>(77), 0, 0};
-  EXPECT_EQ(posture_summary(results), "posture: 18 of 19 layers enforced; absent: seccomp");
+  EXPECT_EQ(posture_summary(results), "posture: 19 of 20 layers enforced; absent: seccomp");
 }
 
 TEST(MissingForStrict, ListsEachLayerNotOnlyTheFirst) {
