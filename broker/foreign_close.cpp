@@ -13,8 +13,6 @@
 namespace broker {
 namespace {
 
-// Beyond so many that hang, descriptors are left open instead: an attacker uses up our descriptors,
-// which are limited too, but never stops the loop.
 constexpr int kThreadsMax = 32;
 
 }  // namespace
@@ -31,22 +29,38 @@ void ForeignCloser::close(common::ipc::FdList& fds) {
     if (fd.valid() && !is_eventfd(fd.ref())) numbers.push_back(fd.release());
   }
   fds.clear();
-  if (!numbers.empty()) close_on_thread(std::move(numbers));
+  if (!numbers.empty()) close_on_thread(numbers);
 }
 
-void ForeignCloser::close_on_thread(std::vector<int> numbers) {
-  if (threads_->fetch_add(1) < kThreadsMax) {
+// A thread for each, so that none waits for one that hangs while there may be another.
+void ForeignCloser::close_on_thread(const std::vector<int>& numbers) {
+  for (const int number : numbers) {
+    {
+      const std::lock_guard lock(work_->mutex);
+      work_->waiting.push_back(number);
+      if (work_->threads == kThreadsMax) continue;
+      ++work_->threads;
+    }
     try {
-      std::thread([numbers = std::move(numbers), threads = threads_] {
-        for (const int number : numbers) common::Fd(number).reset();
-        threads->fetch_sub(1);
-      }).detach();
-      return;
+      std::thread([work = work_] { close_all(*work); }).detach();
     } catch (const std::system_error&) {
-      // No thread to be had: left open, as above.
+      // No thread to be had: the next one takes it along.
+      const std::lock_guard lock(work_->mutex);
+      --work_->threads;
     }
   }
-  threads_->fetch_sub(1);
+}
+
+void ForeignCloser::close_all(Work& work) {
+  std::unique_lock lock(work.mutex);
+  while (!work.waiting.empty()) {
+    common::Fd fd(work.waiting.back());
+    work.waiting.pop_back();
+    lock.unlock();
+    fd.reset();
+    lock.lock();
+  }
+  --work.threads;
 }
 
 bool is_eventfd(common::FdRef fd) noexcept {

@@ -6,6 +6,8 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include <vector>
+
 #include "common/sys.h"
 
 namespace broker {
@@ -39,6 +41,21 @@ TEST(ForeignCloser, ClosesEveryDescriptorOfAPacket) {
 
   EXPECT_EQ(packet.fds.size(), 0U);
   EXPECT_TRUE(other_end_closed(ends.first.ref()));
+}
+
+// Many more than there are threads: none may be left open, or its owner would wait for ever.
+TEST(ForeignCloser, ClosesEachOfManyThatComeAtOnce) {
+  constexpr int kMany = 500;
+  std::vector<common::Fd> kept;
+  std::vector<common::Fd> foreign;
+  for (int i = 0; i < kMany; ++i) {
+    auto ends = *common::make_packet_pair();
+    kept.push_back(std::move(ends.first));
+    foreign.push_back(std::move(ends.second));
+  }
+  ForeignCloser closer;
+  for (common::Fd& fd : foreign) closer.close(std::move(fd));
+  for (const common::Fd& fd : kept) ASSERT_TRUE(other_end_closed(fd.ref()));
 }
 
 TEST(ForeignCloser, TakesNothingForGranted) {
