@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include <sstream>
 #include <string>
 
+#include "policy/keeper.h"
 #include "policy/posture.h"
 #include "policy/proc_files.h"
 #include "policy/sanitizer.h"
@@ -30,7 +32,7 @@ using testing::HasSubstr;
 
 struct Expected {
   const policy::Profile* profile;
-  const char* open_files;  // As in /proc/PID/limits.
+  const char* open_files;  // As in /proc/PID/limits; null: as many as this host lets us have.
 };
 void PrintTo(const Expected& each, std::ostream* out) { *out << each.profile->name; }
 
@@ -126,8 +128,12 @@ TEST_P(Outside, HasItsLimits) {
   const std::string limits = read("limits");
   EXPECT_THAT(limits, testing::ContainsRegex("Max core file size +1 +1 "));
   EXPECT_THAT(limits, testing::ContainsRegex("Max locked memory +0 +0 "));
-  EXPECT_THAT(limits, testing::ContainsRegex(std::string("Max open files +") +
-                                             GetParam().open_files + " +"));
+  rlimit ours{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &ours), 0);
+  const std::string most =
+      std::to_string(std::min<rlim_t>(ours.rlim_max, policy::kKeeperDescriptorsMax));
+  const std::string expected = GetParam().open_files != nullptr ? GetParam().open_files : most;
+  EXPECT_THAT(limits, testing::ContainsRegex("Max open files +" + expected + " +"));
 }
 
 TEST_P(Outside, HasNoMemoryThatIsWritableAndExecutable) {
@@ -169,6 +175,7 @@ TEST_P(Outside, HasAnEmptyEnvironment) {
 
 INSTANTIATE_TEST_SUITE_P(Sealed, Outside,
                          testing::Values(Expected{&policy::kSession, "1088"},
+                                         Expected{&policy::kKeeper, nullptr},
                                          Expected{&policy::kWorkerBlkUring, "0"},
                                          Expected{&policy::kWorkerBlkFallback, "11"},
                                          Expected{&policy::kWorkerBlkFallbackDirect, "11"},

@@ -2,6 +2,7 @@
 // status, descriptors, maps, namespaces and limits, exactly.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -32,6 +33,7 @@ struct Expected {
   std::set<int> descriptors;
   std::string open_files;  // RLIMIT_NOFILE
   std::string program;
+  std::string uid = "^20[0-9]{8}$";  // broker/uid_range.h
 };
 
 const Expected kRingWorker{{}, "0", "bulkhead-worker-"};
@@ -53,7 +55,7 @@ std::set<int> numbers_of(pid_t pid) {
   return numbers;
 }
 
-void expect_no_privileges(pid_t pid) {
+void expect_no_privileges(pid_t pid, const std::string& uid) {
   for (const char* set : {"CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"}) {
     EXPECT_EQ(fakes::status_field(pid, set), "0000000000000000") << set;
   }
@@ -66,7 +68,7 @@ void expect_no_privileges(pid_t pid) {
   std::set<std::string> different;
   for (std::string id; ids >> id;) different.insert(id);
   EXPECT_THAT(different, SizeIs(1));
-  EXPECT_THAT(*different.begin(), ContainsRegex("^20[0-9]{8}$"));  // broker/uid_range.h
+  EXPECT_THAT(*different.begin(), ContainsRegex(uid));
   EXPECT_EQ(fakes::status_field(pid, "Groups"), "");
   EXPECT_THAT(text_of(pid, "status"), ContainsRegex("NSpid:\t[0-9]+\t1\n"));
 }
@@ -109,12 +111,25 @@ void expect_sealed(pid_t pid, const Expected& expected) {
   std::set<int> descriptors = expected.descriptors;
   if (kSanitized) descriptors.insert(STDERR_FILENO);
   EXPECT_EQ(numbers_of(pid), descriptors);
-  expect_no_privileges(pid);
+  expect_no_privileges(pid, expected.uid);
   expect_limits(pid, expected.open_files);
   if constexpr (!kSanitized) {  // Linked dynamically, with an environment for their options.
     expect_own_world(pid);
     expect_code_of(pid, expected.program);
   }
+}
+
+// It is the broker's user, and in a namespace where that is nobody else's.
+void expect_sealed_keeper(const fakes::BrokerProcess& broker) {
+  const std::vector<pid_t> keepers = broker.children_named("keeper");
+  ASSERT_THAT(keepers, SizeIs(1));
+  // Its own two, and what it keeps.
+  const std::set<int> numbers = numbers_of(keepers.front());
+  EXPECT_TRUE(numbers.contains(3) && numbers.contains(4));
+  rlimit ours{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &ours), 0);
+  const std::string most = std::to_string(std::min<rlim_t>(ours.rlim_max, 524288));
+  expect_sealed(keepers.front(), {numbers, most, "bulkhead-keeper", "^0$"});
 }
 
 class OutsideOfADisk : public DiskTest {};
@@ -149,6 +164,15 @@ TEST_P(OutsideOfADisk, TheSessionIsExactlyWhatItsProfileSays) {
   expect_sealed(session, {numbers, "1088", "bulkhead-session"});
 }
 
+TEST_P(OutsideOfADisk, TheKeeperIsExactlyWhatItsProfileSays) {
+  host_.serve();
+  const auto client = host_.connect();
+  expect_serves(client->queue());
+  expect_sealed_keeper(host_.broker());
+  const pid_t keeper = host_.broker().children_named("keeper").at(0);
+  EXPECT_EQ(fakes::maps_with(keeper, "bulkhead-guest-ram"), 0);
+}
+
 class OutsideOfACard : public NetTest {};
 BULKHEAD_FOR_BOTH_ENGINES(OutsideOfACard);
 
@@ -163,6 +187,7 @@ TEST_P(OutsideOfACard, EachWorkerIsExactlyWhatItsProfileSays) {
     control += is_control ? 1 : 0;
     expect_sealed(worker, uring && !is_control ? kRingWorker : kNetFallback);
   }
+  expect_sealed_keeper(host().broker());
   EXPECT_EQ(control, 1);
   EXPECT_THAT(host().workers(), SizeIs(3));
 }
