@@ -81,16 +81,26 @@ std::vector<unsigned> needed_capabilities(const BrokerConfig& config, const Host
   return needed;
 }
 
-common::Result<void> give_up_privileges(const std::vector<unsigned>& kept, OwnList own_list) {
+const policy::Profile* own_list(const BrokerConfig& config, bool cgroups) noexcept {
+  if (config.forensic) return nullptr;  // policy/forensic.h
+  // By an operator, or in the file that SIGHUP has read again.
+  const bool operated =
+      config.control_socket ? !config.control_socket->empty() : config.control_by_default;
+  const bool adds = operated || !config.config_path.empty();
+  if (adds) return cgroups ? &policy::kBrokerThatAddsWithCgroups : &policy::kBrokerThatAdds;
+  return cgroups ? &policy::kBrokerWithCgroups : &policy::kBroker;
+}
+
+common::Result<void> give_up_privileges(const std::vector<unsigned>& kept,
+                                        const policy::Profile* own_list) {
   TRY(policy::keep_capabilities(kept));
   if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
     return common::fail_errno("no_new_privs", errno);
   }
   if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return common::fail_errno("not dumpable", errno);
   // Sanitizers ask the kernel for more, and at the end of a broker for much more.
-  if (policy::kSanitizerBuild || own_list == OwnList::kNone) return {};
-  return policy::install_own_filter(own_list == OwnList::kPlain ? policy::kBroker
-                                                                : policy::kBrokerWithCgroups);
+  if (policy::kSanitizerBuild || own_list == nullptr) return {};
+  return policy::install_own_filter(*own_list);
 }
 
 void raise_limits() noexcept {

@@ -313,12 +313,9 @@ Answer<void> Broker::check_posture() {
 }
 
 Answer<void> Broker::give_up() {
-  OwnList own_list = cgroups_ ? OwnList::kWithCgroups : OwnList::kPlain;
-  if (config_.forensic) {  // policy/forensic.h
-    log_.warn("", "forensic: the broker's own list of system calls is off");
-    own_list = OwnList::kNone;
-  }
-  const auto given_up = give_up_privileges(needed_capabilities(config_, *host_), own_list);
+  const policy::Profile* const list = own_list(config_, cgroups_ != nullptr);
+  if (list == nullptr) log_.warn("", "forensic: the broker's own list of system calls is off");
+  const auto given_up = give_up_privileges(needed_capabilities(config_, *host_), list);
   if (!given_up) return common::fail("cannot give up privileges: " + error_text(given_up.error()));
   trail_->serving();
   return {};

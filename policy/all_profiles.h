@@ -24,6 +24,7 @@ inline constexpr const Profile* kAllProfiles[] = {
     &kWorkerNetTransmitFallback,
     &kWorkerNetControl,
 };
-inline constexpr const Profile* kBrokerProfile[] = {&kBroker, &kBrokerCgroupPart};
+inline constexpr const Profile* kBrokerProfile[] = {&kBroker, &kBrokerAddingPart,
+                                                    &kBrokerCgroupPart};
 
 }  // namespace policy

@@ -10,8 +10,9 @@
 // library's, and killing it would take the disks of every tenant away. What is refused is refused
 // either way.
 //
-// An operator can add devices while it serves, so it may go on opening disks and taps and listening
-// on sockets, as far as its user and capabilities let it.
+// There are two lists. Where devices can be added while it serves, by an operator or in a
+// configuration file, it may go on opening disks and taps and listening on sockets; a broker of the
+// devices it was started with may not.
 //
 // What this takes from a broker that somebody has taken over: cutting files off, any memory that is
 // executable, programs other than by descriptor, threads and processes with other flags (but for
@@ -47,6 +48,7 @@
 #include <csignal>
 #include <cstdint>
 #include <iterator>
+#include <span>
 
 #include "policy/core_scheduling.h"
 #include "policy/profile.h"
@@ -57,6 +59,11 @@ namespace policy {
 inline constexpr ArgLimit kOpensWhatIsThere =
     arg_within(2, O_ACCMODE | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_PATH | O_NOFOLLOW |
                       O_DIRECTORY | 0100000 /* O_LARGEFILE of the kernel */);
+// The audit log, which is only ever written at its end, and made anew when it is rotated.
+inline constexpr ArgLimit kWritesAtTheEnd =
+    arg_with(2, O_APPEND,
+             O_ACCMODE | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CREAT | O_EXCL |
+                 0100000 /* O_LARGEFILE of the kernel */);
 // A new file is nobody else's (O_EXCL is up to the caller); what is there is written at its end, or
 // where a disk's requests say.
 inline constexpr ArgLimit kCutsNothingOff = arg_within(
@@ -117,6 +124,7 @@ inline constexpr SyscallRule kBrokerSyscalls[] = {
      {arg_within(2, MSG_NOSIGNAL | MSG_DONTWAIT)},
      "common/ipc/channel.cpp: send_bytes"},
     {SYS_openat, {kOpensWhatIsThere}, "policy/spawn.cpp: open_file"},
+    {SYS_openat, {kWritesAtTheEnd}, "broker/audit/log_file.cpp: open_file"},
     {SYS_newfstatat, {}, "broker/socket.cpp: remove_socket"},
     {SYS_unlink, {}, "broker/socket.cpp: remove_socket"},
     {SYS_readlink, {}, "broker/foreign_close.cpp: is_eventfd"},
@@ -131,6 +139,10 @@ inline constexpr SyscallRule kBrokerSyscalls[] = {
     {SYS_pidfd_send_signal, {arg_is(1, 0), arg_is(2, 0)}, "broker/death.cpp: death_of_adopted"},
     {SYS_ioctl, {arg_is(1, kPidfdExit)}, "broker/death.cpp: death_of_adopted"},
     {SYS_setsockopt, {arg_is(1, SOL_SOCKET), arg_is(2, SO_SNDTIMEO)}, "broker/keep.cpp: watch"},
+    // Where a keeper that has died is replaced.
+    {SYS_listen, {}, "broker/socket.cpp: listen_on"},
+    {SYS_fchmod, {}, "broker/socket.cpp: listen_on"},
+    {SYS_chmod, {}, "broker/socket.cpp: give_access"},
     {SYS_waitid, {arg_is(0, P_PIDFD), arg_within(3, WEXITED | WNOHANG)}, "broker/death.cpp: reap"},
     {SYS_ioctl, {arg_is(1, kBlkGetSize64)}, "broker/open_disk.cpp: disk_bytes"},
     {SYS_fcntl, {arg_is(1, F_OFD_SETLK)}, "broker/blk_config.cpp: unlock"},
@@ -143,17 +155,6 @@ inline constexpr SyscallRule kBrokerSyscalls[] = {
      {arg_is(1, IORING_REGISTER_FILES_UPDATE)},
      "broker/ring_messenger.cpp: set_slot"},
     {SYS_exit_group, {}, "broker/main.cpp: main"},
-
-    // --- what an operator asks for ---------------------------------------------------------------
-    {SYS_recvfrom, {arg_is(3, MSG_PEEK | MSG_DONTWAIT)}, "broker/control/server.cpp: hang_up"},
-    {SYS_shutdown, {}, "broker/control/server.cpp: hang_up"},
-    {SYS_openat2, {}, "broker/open_disk.cpp: look_up"},
-    {SYS_listen, {}, "broker/socket.cpp: listen_on"},
-    {SYS_fchmod, {}, "broker/socket.cpp: listen_on"},
-    {SYS_chmod, {}, "broker/socket.cpp: give_access"},
-    {SYS_openat, {kCutsNothingOff}, "broker/state_dir.cpp: keep"},
-    {SYS_fsync, {}, "broker/state_dir.cpp: keep"},
-    {SYS_rename, {}, "broker/state_dir.cpp: keep"},
 
     // --- starting a process ----------------------------------------------------------------------
     {SYS_memfd_create,
@@ -277,6 +278,9 @@ inline constexpr SyscallRule kBrokerByChance[] = {
     {SYS_stat, {}, "broker/log.cpp: write"},
     {SYS_unlinkat, {arg_is(2, 0)}, "broker/socket.cpp: remove_socket"},
     {SYS_readlinkat, {}, "broker/foreign_close.cpp: is_eventfd"},
+    {SYS_faccessat, {}, "broker/cgroup.cpp: whole_disk_of"},
+    {SYS_faccessat2, {}, "broker/cgroup.cpp: whole_disk_of"},
+    {SYS_access, {}, "broker/cgroup.cpp: whole_disk_of"},
     // Where the kernel has core scheduling.
     {SYS_prctl,
      {arg_is(0, kPrSchedCore), arg_is(1, kCookieShareFrom)},
@@ -284,7 +288,21 @@ inline constexpr SyscallRule kBrokerByChance[] = {
     {SYS_prctl,
      {arg_is(0, kPrSchedCore), arg_is(1, kCookieShareTo)},
      "policy/core_cookie_courier.cpp: give"},
-    // Of a device that is added: what its kind, its settings and its host ask for.
+};
+
+// Only where devices can be added: by an operator on his socket, or in a configuration file that is
+// read again. It may go on opening disks and taps and listening on sockets there, as far as its
+// user and capabilities let it.
+inline constexpr SyscallRule kBrokerForAdding[] = {
+    {SYS_recvfrom, {arg_is(3, MSG_PEEK | MSG_DONTWAIT)}, "broker/control/server.cpp: hang_up"},
+    {SYS_shutdown, {}, "broker/control/server.cpp: hang_up"},
+    {SYS_openat2, {}, "broker/open_disk.cpp: look_up"},
+    {SYS_openat, {kCutsNothingOff}, "broker/state_dir.cpp: keep"},
+    {SYS_fsync, {}, "broker/state_dir.cpp: keep"},
+    {SYS_rename, {}, "broker/state_dir.cpp: keep"},
+};
+// What their kind, their settings and their host ask for.
+inline constexpr SyscallRule kBrokerForAddingByChance[] = {
     {SYS_statx, {}, "broker/disk_limits.cpp: direct_alignment"},
     {SYS_fstatfs, {}, "broker/open_disk.cpp: is_on_fuse"},
     {SYS_fcntl, {arg_is(1, F_OFD_GETLK)}, "broker/open_disk.cpp: refuse_lock"},
@@ -295,9 +313,6 @@ inline constexpr SyscallRule kBrokerByChance[] = {
     {SYS_ioctl, {arg_is(1, BLKPBSZGET)}, "broker/disk_limits.cpp: topology_of"},
     {SYS_ioctl, {arg_is(1, BLKIOOPT)}, "broker/disk_limits.cpp: topology_of"},
     {SYS_fchownat, {arg_is(4, AT_EMPTY_PATH)}, "broker/socket.cpp: give_access"},
-    {SYS_faccessat, {}, "broker/open_tap.cpp: open_by_name"},
-    {SYS_faccessat2, {}, "broker/open_tap.cpp: open_by_name"},
-    {SYS_access, {}, "broker/open_tap.cpp: open_by_name"},
     {SYS_ioctl, {arg_is(1, TUNSETIFF)}, "broker/open_tap.cpp: open_queue"},
     {SYS_ioctl, {arg_is(1, TUNGETIFF)}, "broker/open_tap.cpp: ask_queue"},
     {SYS_ioctl, {arg_is(1, TUNSETVNETHDRSZ)}, "broker/tap_steps.cpp: prepare_queue"},
@@ -320,37 +335,51 @@ inline constexpr SyscallRule kBrokerForCgroups[] = {
     {SYS_mkdirat, {}, "broker/cgroup.cpp: make_directory"},
     {SYS_unlinkat, {arg_is(2, AT_REMOVEDIR)}, "broker/cgroup.cpp: remove_tree"},
 };
-inline constexpr auto kBrokerByChanceWithCgroups = [] {
-  std::array<SyscallRule, std::size(kBrokerByChance) + std::size(kBrokerForCgroups)> all{};
-  std::copy(std::begin(kBrokerByChance), std::end(kBrokerByChance), all.begin());
-  std::copy(std::begin(kBrokerForCgroups), std::end(kBrokerForCgroups),
-            all.begin() + std::size(kBrokerByChance));
+// The lists of a broker are put together from these.
+template <const auto&... Parts>
+inline constexpr auto kTogether = [] {
+  std::array<SyscallRule, (std::size(Parts) + ...)> all{};
+  auto end = all.begin();
+  ((end = std::copy(std::begin(Parts), std::end(Parts), end)), ...);
   return all;
 }();
 
-inline constexpr Profile kBroker{
-    .name = "broker, and its children until their seal",
-    .may = "serve its sockets, disks and taps, open what an operator adds, start jailed programs",
-    .must_never = "cut a file off, run code that is not its own or its programs', or trace",
-    .syscalls = kBrokerSyscalls,
-    .uring_opcodes = {},
-    .descriptors = {},
-    .otherwise = Profile::Otherwise::kRefuse,
-    .by_chance = kBrokerByChance,
-    .not_there = kBrokerNotThere,
-};
+consteval Profile broker_with(std::span<const SyscallRule> syscalls,
+                              std::span<const SyscallRule> by_chance,
+                              std::span<const int> not_there) {
+  return {.name = "broker, and its children until their seal",
+          .may = "serve its sockets, disks and taps, start jailed programs",
+          .must_never = "cut a file off, run code that is not its own or its programs', or trace",
+          .syscalls = syscalls,
+          .uring_opcodes = {},
+          .descriptors = {},
+          .otherwise = Profile::Otherwise::kRefuse,
+          .by_chance = by_chance,
+          .not_there = not_there};
+}
 
-inline constexpr Profile kBrokerWithCgroups{
-    .name = kBroker.name,
-    .may = kBroker.may,
+// What it was started with, and nothing else.
+inline constexpr Profile kBroker = broker_with(kBrokerSyscalls, kBrokerByChance, kBrokerNotThere);
+inline constexpr Profile kBrokerWithCgroups =
+    broker_with(kBrokerSyscalls, kTogether<kBrokerByChance, kBrokerForCgroups>, {});
+inline constexpr Profile kBrokerThatAdds =
+    broker_with(kTogether<kBrokerSyscalls, kBrokerForAdding>,
+                kTogether<kBrokerByChance, kBrokerForAddingByChance>, kBrokerNotThere);
+inline constexpr Profile kBrokerThatAddsWithCgroups =
+    broker_with(kTogether<kBrokerSyscalls, kBrokerForAdding>,
+                kTogether<kBrokerByChance, kBrokerForAddingByChance, kBrokerForCgroups>, {});
+
+// What these have beside kBroker, for whoever reads the tables.
+inline constexpr Profile kBrokerAddingPart{
+    .name = "where devices can be added, broker also",
+    .may = "open disks and taps, and keep what an operator has added",
     .must_never = kBroker.must_never,
-    .syscalls = kBrokerSyscalls,
+    .syscalls = kBrokerForAdding,
     .uring_opcodes = {},
     .descriptors = {},
     .otherwise = Profile::Otherwise::kRefuse,
-    .by_chance = kBrokerByChanceWithCgroups,
+    .by_chance = kBrokerForAddingByChance,
 };
-// What it has beside kBroker, for whoever reads the tables.
 inline constexpr Profile kBrokerCgroupPart{
     .name = "with a tree of cgroups, broker also",
     .may = "make and remove cgroups, and start each child in its device's",

@@ -32,6 +32,11 @@ struct ArgLimit {
 [[nodiscard]] constexpr ArgLimit arg_within(std::uint8_t index, std::uint64_t allowed) noexcept {
   return {ArgLimit::Test::kMaskedEquals, index, 0, ~allowed};
 }
+// Every bit of `needed` must be set, and none that is in neither.
+[[nodiscard]] constexpr ArgLimit arg_with(std::uint8_t index, std::uint64_t needed,
+                                          std::uint64_t allowed) noexcept {
+  return {ArgLimit::Test::kMaskedEquals, index, needed, ~allowed | needed};
+}
 [[nodiscard]] constexpr ArgLimit arg_at_most(std::uint8_t index, std::uint64_t value) noexcept {
   return {ArgLimit::Test::kAtMost, index, value, 0};
 }

@@ -24,29 +24,36 @@ struct Mutation {
   const Profile* profile = nullptr;
   std::string text;
   std::vector<SyscallRule> syscalls;
+  std::vector<SyscallRule> by_chance;
   std::vector<std::uint8_t> opcodes;
+  std::vector<int> not_there;
 };
 
 Mutation copy_of(const Profile& profile, const std::string& what) {
   return {&profile,
           std::string(profile.name) + ": " + what,
           {profile.syscalls.begin(), profile.syscalls.end()},
-          {profile.uring_opcodes.begin(), profile.uring_opcodes.end()}};
+          {profile.by_chance.begin(), profile.by_chance.end()},
+          {profile.uring_opcodes.begin(), profile.uring_opcodes.end()},
+          {profile.not_there.begin(), profile.not_there.end()}};
 }
 
-void add_mutations_of_rows(const Profile& profile, std::vector<Mutation>& all) {
-  for (std::size_t row = 0; row < profile.syscalls.size(); ++row) {
-    const SyscallRule& rule = profile.syscalls[row];
+// From the row `first` on.
+void add_mutations_of_rows(const Profile& profile, std::vector<SyscallRule> Mutation::*rows,
+                           std::vector<Mutation>& all, std::size_t first = 0) {
+  const std::vector<SyscallRule> rules = copy_of(profile, "").*rows;
+  for (std::size_t row = first; row < rules.size(); ++row) {
+    const SyscallRule& rule = rules[row];
     const std::string name =
         policy::syscall_name(rule.number) + " (" + policy::limits_text(rule) + ")";
     Mutation without = copy_of(profile, "without " + name);
-    without.syscalls.erase(without.syscalls.begin() + static_cast<std::ptrdiff_t>(row));
+    (without.*rows).erase((without.*rows).begin() + static_cast<std::ptrdiff_t>(row));
     all.push_back(std::move(without));
     for (std::size_t limit = 0; limit < rule.limits.size(); ++limit) {
       if (rule.limits[limit].test == ArgLimit::Test::kAny) continue;
       Mutation wider =
           copy_of(profile, name + " with any arg" + std::to_string(rule.limits[limit].index));
-      wider.syscalls[row].limits[limit] = {};
+      (wider.*rows)[row].limits[limit] = {};
       all.push_back(std::move(wider));
     }
   }
@@ -67,12 +74,30 @@ void add_mutations_of_rings(const Profile& profile, std::vector<Mutation>& all) 
   }
 }
 
+// Of the shortest of its lists, of what the longest has beside it, and of what is on none.
+void add_mutations_of_the_broker(std::vector<Mutation>& all) {
+  using policy::kBroker;
+  using policy::kBrokerThatAddsWithCgroups;
+  add_mutations_of_rows(kBroker, &Mutation::syscalls, all);
+  add_mutations_of_rows(kBroker, &Mutation::by_chance, all);
+  add_mutations_of_rows(kBrokerThatAddsWithCgroups, &Mutation::syscalls, all,
+                        kBroker.syscalls.size());
+  add_mutations_of_rows(kBrokerThatAddsWithCgroups, &Mutation::by_chance, all,
+                        kBroker.by_chance.size());
+  for (const Profile* const profile : {&kBroker, &policy::kBrokerThatAdds}) {
+    Mutation mutation = copy_of(*profile, "clone3 refused, not absent");
+    mutation.not_there.clear();
+    all.push_back(std::move(mutation));
+  }
+}
+
 std::vector<Mutation> every_mutation() {
   std::vector<Mutation> all;
   for (const Profile* const profile : policy::kAllProfiles) {
-    add_mutations_of_rows(*profile, all);
+    add_mutations_of_rows(*profile, &Mutation::syscalls, all);
     add_mutations_of_rings(*profile, all);
   }
+  add_mutations_of_the_broker(all);
   return all;
 }
 
@@ -99,7 +124,9 @@ void choose_mutation(std::size_t index) {
   one.emplace(Chosen{every_mutation().at(index), {}});
   one->profile = *one->mutation.profile;
   one->profile.syscalls = one->mutation.syscalls;
+  one->profile.by_chance = one->mutation.by_chance;
   one->profile.uring_opcodes = one->mutation.opcodes;
+  one->profile.not_there = one->mutation.not_there;
 }
 
 const Profile& mutated(const Profile& profile) {
