@@ -110,7 +110,8 @@ common::Result<void> Connection::keep() {
 
 KeptRecord Connection::record() const {
   KeptRecord record = make_record(KeptType::kConnection, facts_.name);
-  record.ipc_version = speaks_;
+  record.ipc_version = speaks_.first;
+  record.ipc_oldest = speaks_.second;
   record.numbers[0] = static_cast<std::uint64_t>(session_.child.pid);
   record.start = start_;
   set_text(record, visitor_name_);

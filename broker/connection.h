@@ -197,7 +197,9 @@ class Connection final : private SessionRequests {
   std::uint32_t ended_disk_os_errno_ = 0;
 
   common::ipc::SessionStart start_;  // What the session was told, its configuration since then.
-  std::uint32_t speaks_ = common::ipc::kIpcVersion;  // By its program.
+  // By its program, and with an older broker.
+  std::pair<std::uint32_t, std::uint32_t> speaks_ = {common::ipc::kIpcVersion,
+                                                     common::ipc::kIpcOldest};
   bool adopted_ = false;
   bool resuming_ = false;              // An adopted session has not said yet where it is.
   std::uint64_t resume_turn_ = 0;      // Of the answer that is waited for.

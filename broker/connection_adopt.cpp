@@ -30,7 +30,7 @@ common::Result<std::unique_ptr<Connection>> Connection::adopt(Services& services
                                                         std::move(ended)));
   services.keep->adopt_thing(session, connection->kept_fds());
   connection->kept_ = Kept(services.keep, session.id);
-  connection->speaks_ = session.record.ipc_version;
+  connection->speaks_ = {session.record.ipc_version, session.record.ipc_oldest};
   connection->adopted_ = connection->jail_recorded_ = true;  // By whoever started it.
   log.record(audit::process_adopted(connection->session_process()));
   if (const auto resumed = connection->resume(std::move(workers)); !resumed) {

@@ -72,9 +72,17 @@ void Device::save_state() const {
 void Device::adopt_or_end(std::vector<KeptThing> left) {
   Orphans orphans;
   std::vector<Keep::Id> ids;
+  std::vector<audit::Process> processes;
   for (const KeptThing& thing : left) {
     orphans.add(thing.role(), thing.fds);
     ids.push_back(thing.id);
+    const auto pid = static_cast<pid_t>(thing.record.numbers[0]);
+    if (thing.type() == KeptType::kConnection) {
+      processes.push_back({audit::Role::kSession, pid, {}});
+    } else if (thing.type() == KeptType::kWorker) {
+      processes.push_back(
+          {audit::Role::kWorker, pid, static_cast<std::uint32_t>(thing.record.numbers[1])});
+    }
   }
   const auto adopted = adopt(std::move(left));
   if (adopted) return;
@@ -83,6 +91,9 @@ void Device::adopt_or_end(std::vector<KeptThing> left) {
       "to connect again: " +
       std::string(adopted.error().what) + ": " + errno_text(adopted.error().os_errno));
   if (!orphans.end(kOrphanPatience)) log_.error("a process of it waits in the kernel for its disk");
+  for (const audit::Process& each : processes) {
+    log_.record(audit::process_ended(each, "ended", "its broker had died"));
+  }
   for (const Keep::Id id : ids) services_.keep->drop(id);
 }
 

@@ -205,6 +205,8 @@ Answer<void> DeviceMaker::keep(DevicePlan& plan, Keep* keep) {
   plan.facts.keep = keep;
   if (keep == nullptr || inheritance_ == nullptr) return {};
   TRY_LET(plan.backing, inheritance_->keep_backing(*keep, plan.facts));
+  const KeptRecord rates = make_record(KeptType::kRates, plan.facts.name);
+  plan.rates->keep_in(keep, rates, inheritance_->take(rates));
   TRY_LET(Kept listener, inheritance_->keep_listener(*keep, KeptType::kListener, plan.facts.name,
                                                      plan.doorway->listener()));
   plan.doorway->keep(std::move(listener));

@@ -129,6 +129,27 @@ Answer<void> Fleet::admit(DevicePlan plan, Origin origin) {
   return opened;
 }
 
+void Fleet::admit_stopped(DeviceConfig config, Origin origin) {
+  const std::string name = config.name;
+  claim(config);
+  Served& served = devices_[name];
+  served.config = std::make_unique<DeviceConfig>(std::move(config));
+  served.origin = origin;
+  served.state = DeviceState::kStopped;
+  changed_ = true;
+  keep_halt(served, Halt::kStop);
+  services_.log.info(name, "stays stopped, as an operator has said; 'bulkhead start' serves it");
+}
+
+// Where it cannot be kept, the next broker serves it.
+void Fleet::keep_halt(Served& served, Halt halt) {
+  served.halt.reset();
+  if (halt == Halt::kNone) return;
+  KeptRecord record = make_record(KeptType::kHalted, served.config->name);
+  record.numbers[0] = static_cast<std::uint64_t>(halt);
+  if (auto kept = keep_thing(services_.keep, 0, record, {})) served.halt = *std::move(kept);
+}
+
 Answer<void> Fleet::open(Served& served, DevicePlan plan) {
   maker_.log_start(plan);
   const std::string name = plan.config->name;
@@ -200,6 +221,7 @@ Answer<void> Fleet::start(const std::string& name) {
     maker_.hold(served->uid);
     return common::fail(plan.error());
   }
+  keep_halt(*served, Halt::kNone);
   return open(*served, *std::move(plan));
 }
 
@@ -222,6 +244,7 @@ void Fleet::stop(const std::string& name, bool force, Done done) {
   const auto found = must_find(name);
   if (!found) return done(common::fail(found.error()));
   changed_ = true;
+  keep_halt(**found, Halt::kStop);
   end(**found, force, std::move(done));
 }
 
@@ -239,6 +262,7 @@ Answer<void> Fleet::drain(const std::string& name) {
   changed_ = true;
   if (served->state != DeviceState::kServing) return {};
   served->state = DeviceState::kDraining;
+  keep_halt(*served, Halt::kDrain);
   served->device->drain();
   return {};
 }

@@ -55,6 +55,7 @@ class Fleet {
     [[nodiscard]] const DeviceLimits& limits() const {
       return operator_limits ? *operator_limits : config->limits;
     }
+    Kept halt;  // What an operator has said of it, for the next broker.
     bool removing = false;
     std::vector<Done> waiting;  // For its end.
     [[nodiscard]] bool connected() const { return device && device->peer() != nullptr; }
@@ -73,6 +74,8 @@ class Fleet {
 
   // Serves what is open already.
   [[nodiscard]] Answer<void> admit(DevicePlan plan, Origin origin);
+  // An operator has stopped it, and an earlier broker has heard it.
+  void admit_stopped(DeviceConfig config, Origin origin);
   // Refused where a device has the same name, socket, disk, tap or uid.
   [[nodiscard]] Answer<void> add(DeviceConfig config, Origin origin);
   // Each of these ends with `done`, once, now or later. A VMM that is connected is only cut off
@@ -127,6 +130,7 @@ class Fleet {
   void give_up_claims(const DeviceConfig& config);
   [[nodiscard]] Answer<void> open(Served& served, DevicePlan plan);
   void end(Served& served, bool force, Done done);
+  void keep_halt(Served& served, Halt halt);
   void on_finished(const std::string& name);
   void retire(const std::string& name);
   void limit_by_kernel(const Served& served);

@@ -51,6 +51,12 @@ Listener listener_in(const KeptRecord& record) {
 constexpr int kReleaseLooks = 50;
 constexpr std::chrono::milliseconds kReleaseLook{20};
 
+// Of what is unsound: as it says itself.
+std::string name_in(const KeptRecord& record) {
+  const auto end = std::find(record.device.begin(), record.device.end(), '\0');
+  return clean_text(std::string(record.device.begin(), end));
+}
+
 bool is_listener(KeptType type) {
   return type == KeptType::kListener || type == KeptType::kOperators;
 }
@@ -143,7 +149,7 @@ void Inheritance::note_lost_groups() {
     const auto same = std::find_if(
         left_.things.begin(), left_.things.end(),
         [&](const auto& thing) { return each.group != 0 && thing.group == each.group; });
-    lost_.push_back({same == left_.things.end() ? "" : same->device(), each.why});
+    lost_.push_back({same == left_.things.end() ? name_in(each.record) : same->device(), each.why});
   }
   // Without its lock the disk cannot be gone on with.
   for (const KeptThing& thing : left_.things) {
@@ -163,11 +169,13 @@ Answer<void> Inheritance::end_what_is_lost() {
   for (const KeptThing& thing : left_.things) {
     if (is_known(thing) && !lost_groups_.contains(thing.group)) continue;
     orphans.add(thing.role(), thing.fds);
+    note_end(thing.record);
     dropped.push_back(thing.id);
     if (is_listener(thing.type())) remove_socket(listener_in(thing.record));
   }
   for (const KeeperLink::Unsound& each : left_.unsound) {
     orphans.add(each.role, each.fds);
+    note_end(each.record);
     dropped.push_back(each.id);
   }
   if (dropped.empty()) return {};
@@ -179,6 +187,18 @@ Answer<void> Inheritance::end_what_is_lost() {
   for (const Keep::Id id : dropped) link_.drop(id);
   lost_groups_.clear();
   return read();
+}
+
+// Of what is unsound, as it said itself.
+void Inheritance::note_end(const KeptRecord& record) {
+  const auto type = static_cast<KeptType>(record.type);
+  if (type != KeptType::kConnection && type != KeptType::kWorker) return;
+  audit::Process process{audit::Role::kSession, static_cast<pid_t>(record.numbers[0]), {}};
+  if (type == KeptType::kWorker) {
+    process.role = audit::Role::kWorker;
+    process.queue = static_cast<std::uint32_t>(record.numbers[1]);
+  }
+  ended_.push_back({name_in(record), process});
 }
 
 std::size_t Inheritance::process_count() const noexcept {
@@ -286,6 +306,8 @@ Answer<std::unique_ptr<Keep>> Inheritance::take_over(EventLoop& loop, Jailer& ja
   TRY(make_way());
   TRY_LET(std::unique_ptr<Keep> keep,
           Keep::adopt(loop, jailer, std::move(link_), path_, std::move(events)));
+  // Until somebody takes it, or done(): so that nothing new gets its number.
+  for (const KeptThing& thing : left_.things) keep->adopt_thing(thing, {});
   for (KeptThing& thing : left_.things) {
     if (thing.type() != KeptType::kKeeper) continue;
     used_.insert(thing.id);
@@ -298,7 +320,9 @@ Answer<std::unique_ptr<Keep>> Inheritance::take_over(EventLoop& loop, Jailer& ja
 void Inheritance::done(Keep* keep) {
   Orphans orphans;  // Of devices that could not be served after all.
   for (const KeptThing& thing : left_.things) {
-    if (thing.group != 0) orphans.add(thing.role(), thing.fds);
+    if (thing.group == 0 || thing.fds.empty()) continue;
+    orphans.add(thing.role(), thing.fds);
+    note_end(thing.record);
   }
   if (!orphans.empty()) (void)orphans.end(kOrphanPatience);
   for (const KeptThing& thing : left_.things) {
@@ -311,13 +335,37 @@ void Inheritance::done(Keep* keep) {
   used_.clear();
 }
 
+// By whatever version of a broker it was put there.
+std::vector<KeptThing>::iterator Inheritance::find_same(const KeptRecord& record) {
+  return std::find_if(left_.things.begin(), left_.things.end(), [&](const KeptThing& each) {
+    KeptRecord other = each.record;
+    other.ipc_version = record.ipc_version;
+    other.ipc_oldest = record.ipc_oldest;
+    return std::memcmp(&other, &record, sizeof(record)) == 0;
+  });
+}
+
+std::optional<KeptThing> Inheritance::take(const KeptRecord& record) {
+  const auto left = find_same(record);
+  if (left == left_.things.end() || !used_.insert(left->id).second) return std::nullopt;
+  return std::move(*left);
+}
+
+Halt Inheritance::halt_of(std::string_view name) const {
+  const KeptThing* const left = find_thing(KeptType::kHalted, name);
+  return left == nullptr ? Halt::kNone : static_cast<Halt>(left->record.numbers[0]);
+}
+
+bool Inheritance::is_served(std::string_view name) const {
+  return std::any_of(left_.things.begin(), left_.things.end(), [&](const KeptThing& thing) {
+    return thing.group != 0 && thing.device() == name;
+  });
+}
+
 // What an earlier broker had put there is what we use, unless something is different now.
 Answer<Kept> Inheritance::keep_one(Keep& keep, const KeptRecord& record,
                                    const std::vector<FdRef>& fds) {
-  const auto left =
-      std::find_if(left_.things.begin(), left_.things.end(), [&](const KeptThing& each) {
-        return std::memcmp(&each.record, &record, sizeof(record)) == 0;
-      });
+  const auto left = find_same(record);
   if (left != left_.things.end()) {
     used_.insert(left->id);
     keep.adopt_thing(*left, fds);

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "broker/audit/device_events.h"
 #include "broker/config.h"
 #include "broker/device.h"
 #include "broker/event_loop.h"
@@ -47,6 +48,12 @@ class Inheritance {
     std::string why;
   };
   [[nodiscard]] std::vector<Lost> take_lost() { return std::exchange(lost_, {}); }
+  // And their processes.
+  struct Ended {
+    std::string device;
+    audit::Process process;
+  };
+  [[nodiscard]] std::vector<Ended> take_ended() { return std::exchange(ended_, {}); }
   // Sessions and workers.
   [[nodiscard]] std::size_t process_count() const noexcept;
 
@@ -61,6 +68,12 @@ class Inheritance {
   // That the device's processes run as.
   [[nodiscard]] std::optional<std::uint32_t> uid_of(std::string_view name);
   [[nodiscard]] std::vector<std::uint32_t> uids() const;
+  // What was kept with that record, of which there is no more than one.
+  [[nodiscard]] std::optional<KeptThing> take(const KeptRecord& record);
+  // What an operator of an earlier broker has said of the device.
+  [[nodiscard]] Halt halt_of(std::string_view name) const;
+  // Whether it has a session, or workers.
+  [[nodiscard]] bool is_served(std::string_view name) const;
   // Its session and its workers, after take_over().
   [[nodiscard]] std::vector<KeptThing> connection_of(std::string_view name);
 
@@ -89,6 +102,8 @@ class Inheritance {
   [[nodiscard]] Answer<void> refuse_what_is_lost() const;
   [[nodiscard]] Answer<void> end_what_is_lost();
   void note_lost_groups();
+  void note_end(const KeptRecord& record);
+  [[nodiscard]] std::vector<KeptThing>::iterator find_same(const KeptRecord& record);
   [[nodiscard]] std::optional<Listener> take_listener(KeptType type, std::string_view name,
                                                       const std::string& path);
   [[nodiscard]] KeptThing* find_thing(KeptType type, std::string_view name);
@@ -107,6 +122,7 @@ class Inheritance {
   std::set<Keep::Id> used_;  // Of what is in left_.
   std::set<Keep::Id> lost_groups_;
   std::vector<Lost> lost_;
+  std::vector<Ended> ended_;
   Listener door_;
 };
 

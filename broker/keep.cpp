@@ -107,9 +107,16 @@ Answer<KeeperLink::Left> KeeperLink::read_all() const {
     get.after = message->id;
     std::vector<Fd> fds = take_all(packet.fds);
     if (auto sound = check_kept(*message, fds); !sound) {
-      left.unsound.push_back({message->id, message->group,
-                              static_cast<ipc::KeptRole>(message->role), std::move(sound).error(),
+      left.unsound.push_back({message->id,
+                              message->group,
+                              static_cast<ipc::KeptRole>(message->role),
+                              std::move(sound).error(),
+                              {},
                               std::move(fds)});
+      if (message->record_bytes == sizeof(KeptRecord)) {
+        std::memcpy(static_cast<void*>(&left.unsound.back().record), message->record.data(),
+                    sizeof(KeptRecord));
+      }
       continue;
     }
     TRY_LET(KeptThing thing, read_kept(*message, std::move(fds)));

@@ -63,6 +63,7 @@ class KeeperLink {
     std::uint64_t group = 0;
     common::ipc::KeptRole role = common::ipc::KeptRole::kPlain;
     std::string why;
+    KeptRecord record{};  // For the eye only; zeros where it is not even of our size.
     std::vector<common::Fd> fds;
   };
   struct Left {

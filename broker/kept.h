@@ -23,6 +23,8 @@ class Kept {
   }
   ~Kept() { reset(); }
   void reset() noexcept;
+  // It stays kept.
+  void forget() noexcept { keep_ = nullptr; }
   [[nodiscard]] std::uint64_t id() const noexcept { return id_; }
 
  private:

@@ -86,6 +86,9 @@ constexpr Shape kShapes[] = {
     {KeptType::kControl, 1, 1, {FdKind::kSocket}},
     {KeptType::kOperators, 1, 1, {FdKind::kSocket}},
     {KeptType::kKeeper, 2, 2, {FdKind::kPidfd, FdKind::kFile}},
+    {KeptType::kRates, 1, 1, {FdKind::kFile}},
+    {KeptType::kGroupRates, 1, 1, {FdKind::kFile}},
+    {KeptType::kHalted, 0, 0, {}},
 };
 
 Answer<void> check_fds(KeptType type, std::span<const Fd> fds) {
@@ -110,10 +113,13 @@ Answer<void> check_fds(KeptType type, std::span<const Fd> fds) {
 Answer<void> check_numbers(const KeptRecord& record) {
   const auto type = static_cast<KeptType>(record.type);
   const bool process = type == KeptType::kConnection || type == KeptType::kWorker;
+  const std::uint32_t oldest = record.ipc_oldest == 0 ? record.ipc_version : record.ipc_oldest;
   const bool speaks = record.ipc_version >= common::ipc::kIpcOldest &&
-                      record.ipc_version <= common::ipc::kIpcVersion;
+                      oldest <= common::ipc::kIpcVersion && oldest <= record.ipc_version;
   if (process && !speaks) {
-    return unsound("a process that speaks version " + std::to_string(record.ipc_version));
+    return unsound("a process that speaks version " + std::to_string(record.ipc_version) +
+                   ", and this broker speaks " + std::to_string(common::ipc::kIpcOldest) + " to " +
+                   std::to_string(common::ipc::kIpcVersion));
   }
   const std::uint64_t pid = record.numbers[0];
   const bool has_pid = process || type == KeptType::kKeeper;
@@ -130,6 +136,10 @@ Answer<void> check_numbers(const KeptRecord& record) {
   if (type == KeptType::kWorker &&
       (record.numbers[1] >= common::kQueuesMax || !known_engine || !known_role)) {
     return unsound("a worker of queue " + std::to_string(record.numbers[1]));
+  }
+  const auto halt = static_cast<std::uint64_t>(Halt::kStop);
+  if (type == KeptType::kHalted && (record.numbers[0] == 0 || record.numbers[0] > halt)) {
+    return unsound("a device that is halted in way " + std::to_string(record.numbers[0]));
   }
   if (type == KeptType::kCard && record.start.config_bytes > record.start.config.size()) {
     return unsound("a card of " + std::to_string(record.start.config_bytes) + " bytes");
@@ -148,6 +158,7 @@ KeptRecord make_record(KeptType type, std::string_view device) {
   record.version = KeptRecord::kVersion;
   record.type = static_cast<std::uint32_t>(type);
   record.ipc_version = common::ipc::kIpcVersion;
+  record.ipc_oldest = common::ipc::kIpcOldest;
   device.copy(record.device.data(), record.device.size() - 1);
   return record;
 }

@@ -21,30 +21,36 @@
 namespace broker {
 
 enum class KeptType : std::uint32_t {
-  kListener = 1,    // A device's listening socket. numbers: st_dev, st_ino of its file.
-  kDisk = 2,        // The disk; and without O_DIRECT, where there are two. numbers: uid of the
-                    // device's processes.
-  kTap = 3,         // Queues of a tap, in order. numbers: which one the first is.
-  kCard = 4,        // A network card. numbers: uid of the device's processes. `start.config`: what
-                    // it is, and what its guest has asked for (net_card_state.h).
-  kConnection = 5,  // pidfd of the session, its socket, its status page, the VMM's socket.
-                    // numbers: pid. `start`: what it was told.
-  kWorker = 6,      // pidfd, StopPipe::writing, its status page.
-                    // numbers: pid, queue, EngineKind, start (steady clock, ns), ticks of its
-                    // clock per microsecond (0: it has none), QueueRole.
-  kControl = 7,     // The broker's end of a control worker's socket. numbers: queue. Of its group.
-  kOperators = 8,   // The operator's listening socket, of no device. numbers: as kListener.
-  kKeeper = 9,      // pidfd and status page of the keeper itself. numbers: pid.
+  kListener = 1,     // A device's listening socket. numbers: st_dev, st_ino of its file.
+  kDisk = 2,         // The disk; and without O_DIRECT, where there are two. numbers: uid of the
+                     // device's processes.
+  kTap = 3,          // Queues of a tap, in order. numbers: which one the first is.
+  kCard = 4,         // A network card. numbers: uid of the device's processes. `start.config`: what
+                     // it is, and what its guest has asked for (net_card_state.h).
+  kConnection = 5,   // pidfd of the session, its socket, its status page, the VMM's socket.
+                     // numbers: pid. `start`: what it was told.
+  kWorker = 6,       // pidfd, StopPipe::writing, its status page.
+                     // numbers: pid, queue, EngineKind, start (steady clock, ns), ticks of its
+                     // clock per microsecond (0: it has none), QueueRole.
+  kControl = 7,      // The broker's end of a control worker's socket. numbers: queue. Of its group.
+  kOperators = 8,    // The operator's listening socket, of no device. numbers: as kListener.
+  kKeeper = 9,       // pidfd and status page of the keeper itself. numbers: pid.
+  kRates = 10,       // Memory of a device's rate limits (common/rate_page.h), or
+  kGroupRates = 11,  // of a group's, of no device. numbers: DeviceKind. text: its tenant.
+  kHalted = 12,      // An operator has stopped or drained the device. numbers: Halt.
 };
+
+// What an operator has said of a device (Fleet).
+enum class Halt : std::uint32_t { kNone = 0, kDrain = 1, kStop = 2 };
 
 struct KeptRecord {
   // Goes up when the layout or a meaning changes. The version before is understood, too.
   static constexpr std::uint32_t kVersion = 1;
   static constexpr std::uint32_t kOldest = 1;
   std::uint32_t version;
-  std::uint32_t type;         // KeptType.
-  std::uint32_t ipc_version;  // What the process speaks, where it is one.
-  std::uint32_t unused;
+  std::uint32_t type;           // KeptType.
+  std::uint32_t ipc_version;    // What the process speaks, where it is one,
+  std::uint32_t ipc_oldest;     // and what it speaks with an older broker; 0: nothing older.
   std::array<char, 80> device;  // Its name, with a zero at the end.
   std::array<std::uint64_t, 8> numbers;
   common::ipc::SessionStart start;
@@ -78,7 +84,8 @@ struct KeptThing {
   [[nodiscard]] common::ipc::KeptRole role() const noexcept { return role_of(type()); }
   // Of what it is; false: of the broker's own.
   [[nodiscard]] bool is_of_device() const noexcept {
-    return type() != KeptType::kOperators && type() != KeptType::kKeeper;
+    return type() != KeptType::kOperators && type() != KeptType::kKeeper &&
+           type() != KeptType::kGroupRates;
   }
   [[nodiscard]] std::string device() const { return record.device.data(); }
   [[nodiscard]] bool is_of(KeptType type, std::string_view name) const noexcept {

@@ -1,6 +1,9 @@
 #include "broker/rates.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "broker/settings.h"
@@ -35,7 +38,49 @@ Result<common::FdRef> RateMemory::file() {
                                              common::SharedRegion::Access::kReadWrite));
   file_ = std::move(file);
   write();
+  put();
   return file_.ref();
+}
+
+// --- for the next broker -------------------------------------------------------------------------
+
+void RateMemory::keep_in(Keep* keep, const KeptRecord& record, std::optional<KeptThing> left) {
+  keep_ = keep;
+  record_ = record;
+  if (left && !file_.valid()) return take(*std::move(left));
+  if (file_.valid()) put();
+}
+
+void RateMemory::let_go() noexcept {
+  kept_.forget();
+  keep_ = nullptr;
+}
+
+// Where it cannot be kept, the next broker's limits reach its workers when those are replaced.
+void RateMemory::put() {
+  const std::array<common::FdRef, 1> fds = {file_.ref()};
+  if (auto kept = keep_thing(keep_, 0, record_, fds)) kept_ = *std::move(kept);
+}
+
+// What it says of limits only brokers have written.
+void RateMemory::take(KeptThing left) {
+  struct stat status {};
+  const bool whole = ::fstat(left.fds.at(0).ref().number, &status) == 0 &&
+                     status.st_size == static_cast<off_t>(common::kRateMemoryBytes);
+  auto region = common::SharedRegion::map(left.fds[0].ref(), 0, common::kRateMemoryBytes,
+                                          common::SharedRegion::Access::kReadWrite);
+  if (!whole || !region) return keep_->drop(left.id);
+  region_ = *std::move(region);
+  file_ = std::move(left.fds[0]);
+  const std::array<common::FdRef, 1> fds = {file_.ref()};
+  keep_->adopt_thing(left, fds);
+  kept_ = Kept(keep_, left.id);
+  const auto* const settings = reinterpret_cast<const RateSettings*>(region_.bytes().data());
+  for (std::size_t i = 0; i < common::kRateCount; ++i) {
+    written_.rates[i] = {settings->per_second[i].load(kRelaxed), settings->burst[i].load(kRelaxed)};
+  }
+  changes_ = settings->state.load(kRelaxed) >> 1;
+  write();
 }
 
 // `state` last: who sees it sees the rest. A bucket begins anew with its limit: what is left in it,
@@ -46,7 +91,9 @@ void RateMemory::write() {
       reinterpret_cast<RateBuckets*>(region_.bytes().data() + common::kRatePageBytes);
   for (std::size_t i = 0; i < common::kRateCount; ++i) {
     const RateLimit& limit = limits_.rates[i];
-    if (limit == written_.rates[i]) continue;
+    const RateLimit& before = written_.rates[i];
+    const bool same = limit.per_second == before.per_second && burst_of(limit) == burst_of(before);
+    if (same) continue;
     settings->per_second[i].store(limit.per_second, kRelaxed);
     settings->burst[i].store(burst_of(limit), kRelaxed);
     buckets->full_at[i].store(buckets->seen.load(kRelaxed), kRelaxed);
@@ -102,6 +149,13 @@ void limit_workers(DeviceModel& model, std::shared_ptr<DeviceRates> rates) {
 
 GroupRates::GroupRates(GroupConfig config) : config_(std::move(config)) { follow(); }
 
+KeptRecord GroupRates::record() const {
+  KeptRecord record = make_record(KeptType::kGroupRates, config_.name);
+  record.numbers[0] = static_cast<std::uint64_t>(config_.kind);
+  set_text(record, config_.tenant);
+  return record;
+}
+
 void GroupRates::set(const DeviceLimits& limits) {
   operator_limits_ = limits;
   follow();
@@ -126,7 +180,7 @@ void RateGroups::follow(const std::vector<GroupConfig>& groups) {
     const auto found = groups_.find(config.name);
     const bool same = found != groups_.end() && found->second->config().tenant == config.tenant &&
                       found->second->config().kind == config.kind;
-    now[config.name] = same ? found->second : std::make_shared<GroupRates>(config);
+    now[config.name] = same ? found->second : make_group(config);
     if (same) found->second->configure(config.limits);
   }
   groups_ = std::move(now);
@@ -135,11 +189,11 @@ void RateGroups::follow(const std::vector<GroupConfig>& groups) {
 Answer<void> RateGroups::put(const GroupConfig& config) {
   GroupRates* const known = find(config.name);
   if (known == nullptr) {
-    groups_[config.name] = std::make_shared<GroupRates>(config);
+    groups_[config.name] = make_group(config);
   } else if (known->config().tenant == config.tenant && known->config().kind == config.kind) {
     known->configure(config.limits);
   } else if (known->members() == 0) {
-    groups_[config.name] = std::make_shared<GroupRates>(config);
+    groups_[config.name] = make_group(config);
   } else {
     return common::fail("group " + in_quotes(config.name) +
                         " has devices, which keep it from getting another tenant or type; remove "
@@ -157,6 +211,22 @@ Answer<void> RateGroups::drop(const std::string& name) {
   }
   groups_.erase(name);
   return {};
+}
+
+std::shared_ptr<GroupRates> RateGroups::make_group(const GroupConfig& config) const {
+  auto group = std::make_shared<GroupRates>(config);
+  if (keep_ != nullptr) group->keep_in(keep_, std::nullopt);
+  return group;
+}
+
+void RateGroups::keep_in(Keep& keep, const FindLeft& left) {
+  keep_ = &keep;
+  for (const auto& [name, group] : groups_) group->keep_in(keep_, left(group->record()));
+}
+
+void RateGroups::let_go() noexcept {
+  keep_ = nullptr;
+  for (const auto& [name, group] : groups_) group->let_go();
 }
 
 GroupRates* RateGroups::find(std::string_view name) const {

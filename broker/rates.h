@@ -4,15 +4,18 @@
 // Not trusted: the buckets in that memory. What is read there is written back to it, and no more.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "broker/config.h"
 #include "broker/device_model.h"
+#include "broker/keep.h"
 #include "broker/limits.h"
 #include "common/fd.h"
 #include "common/rate_page.h"
@@ -29,9 +32,16 @@ class RateMemory {
   void set(const DeviceLimits& limits, bool active);
   // To be passed to a worker.
   [[nodiscard]] common::Result<common::FdRef> file();
+  // Kept for the next broker from now on (keep.h), as `record` says. `left`: what an earlier one
+  // has kept of it, which is gone on with, since workers have it.
+  void keep_in(Keep* keep, const KeptRecord& record, std::optional<KeptThing> left);
+  // Null from now on: it is not kept any more.
+  void let_go() noexcept;
 
  private:
   void write();
+  void put();
+  void take(KeptThing left);
 
   DeviceLimits limits_;
   bool active_ = false;
@@ -39,6 +49,9 @@ class RateMemory {
   std::uint32_t changes_ = 0;
   common::Fd file_;
   common::SharedRegion region_;
+  Keep* keep_ = nullptr;
+  KeptRecord record_{};
+  Kept kept_;
 };
 
 class GroupRates;
@@ -53,6 +66,9 @@ class DeviceRates {
 
   void set(const DeviceLimits& limits);
   [[nodiscard]] const DeviceLimits& limits() const noexcept { return limits_; }
+  void keep_in(Keep* keep, const KeptRecord& record, std::optional<KeptThing> left) {
+    memory_.keep_in(keep, record, std::move(left));
+  }
   // The workers of this recipe keep to them.
   [[nodiscard]] common::Result<void> add_to(WorkerRecipe& recipe);
 
@@ -78,6 +94,12 @@ class GroupRates {
   }
   [[nodiscard]] bool by_operator() const noexcept { return operator_limits_.has_value(); }
   [[nodiscard]] std::size_t members() const noexcept { return members_.size(); }
+  void keep_in(Keep* keep, std::optional<KeptThing> left) {
+    memory_.keep_in(keep, record(), std::move(left));
+  }
+  // How its memory is found again: only by a group that it is.
+  [[nodiscard]] KeptRecord record() const;
+  void let_go() noexcept { memory_.let_go(); }
 
  private:
   friend class DeviceRates;
@@ -107,7 +129,16 @@ class RateGroups {
   // Refused where its group is not there, or of another tenant or type.
   [[nodiscard]] Answer<std::shared_ptr<DeviceRates>> make(const DeviceConfig& device) const;
 
+  // Those that are there, and those that come. `left` finds what an earlier broker has kept.
+  using FindLeft = std::function<std::optional<KeptThing>(const KeptRecord& record)>;
+  void keep_in(Keep& keep, const FindLeft& left);
+  // `keep` ends before this does.
+  void let_go() noexcept;
+
  private:
+  [[nodiscard]] std::shared_ptr<GroupRates> make_group(const GroupConfig& config) const;
+
+  Keep* keep_ = nullptr;
   std::map<std::string, std::shared_ptr<GroupRates>, std::less<>> groups_;
 };
 

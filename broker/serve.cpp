@@ -80,7 +80,10 @@ class Broker {
         maker_(log, config.posture, config.uids),
         state_(config.state_dir) {}
 
-  ~Broker() { log_.listen({}); }
+  ~Broker() {
+    log_.listen({});
+    maker_.groups().let_go();  // They outlive what keeps them.
+  }
   Broker(const Broker&) = delete;
   Broker& operator=(const Broker&) = delete;
 
@@ -96,6 +99,7 @@ class Broker {
   [[nodiscard]] Answer<void> make_loop();
   [[nodiscard]] Answer<void> find_inheritance();
   void log_lost();
+  void record_ended();
   [[nodiscard]] Answer<void> start_keeping();
   [[nodiscard]] Answer<void> keep_operators_socket();
   [[nodiscard]] Answer<void> open_backings();
@@ -112,6 +116,9 @@ class Broker {
     return inheritance_.is_owned() && config.kind == common::DeviceKind::kNet &&
            !inheritance_.card_of(config.name);
   }
+  // An operator has stopped it, or drained it until nobody was left: it is not opened.
+  [[nodiscard]] bool stays_stopped(const DeviceConfig& config, Origin origin);
+  void halt_again();
   [[nodiscard]] Answer<void> listen_to_operators();
   [[nodiscard]] Answer<void> serve_operators();
   void say_ready();
@@ -154,6 +161,7 @@ class Broker {
   std::optional<Services> services_;
   std::vector<DevicePlan> plans_;       // Of config_.devices, until open_devices().
   std::vector<DevicePlan> kept_plans_;  // As state_ has them, until then.
+  std::vector<std::pair<DeviceConfig, Origin>> stopped_;  // Until then, too.
   std::optional<Fleet> fleet_;
   std::unique_ptr<control::Server> control_;  // Null where there is no operator's socket.
   StateDir state_;
@@ -212,6 +220,7 @@ Answer<void> Broker::open_trail() {
                      .with(audit::Key::kVersion, BULKHEAD_VERSION)
                      .with(audit::Key::kPid, own_pid())
                      .with(audit::Key::kUid, std::uint64_t{::geteuid()}));
+  record_ended();
   return check_trail();
 }
 
@@ -247,12 +256,26 @@ Answer<void> Broker::make_loop() {
 
 Answer<void> Broker::open_backings() {
   maker_.restore_limits(config_);
+  std::string failure;
   for (const DeviceConfig& config : config_.devices) {
-    if (is_late(config)) continue;
+    if (is_late(config) || stays_stopped(config, Origin::kFile)) continue;
     auto plan = maker_.open_backing(config);
-    if (!plan) return common::fail(config.name + ": " + plan.error());
-    plans_.push_back(*std::move(plan));
+    if (plan) {
+      plans_.push_back(*std::move(plan));
+      continue;
+    }
+    failure = config.name + ": " + plan.error();
+    // Of others sessions and workers run on, and need a broker.
+    const bool alone = inheritance_.is_owned() || !inheritance_.is_there();
+    if (alone) return common::fail(failure);
+    log_.error(config.name,
+               "is not served any more, and what an earlier broker had left of it "
+               "ends: " +
+                   plan.error() +
+                   "; once that is mended, 'bulkhead apply' or SIGHUP serves it again");
+    if (const auto uid = inheritance_.uid_of(config.name)) maker_.give_back(*uid);
   }
+  if (plans_.empty() && stopped_.empty() && !failure.empty()) return common::fail(failure);
   return {};
 }
 
@@ -363,6 +386,7 @@ void Broker::open_kept_devices() {
       continue;
     }
     for (const Claim& claim : claims) claimed.emplace(claim.setting, claim.value);
+    if (stays_stopped(config, Origin::kOperator)) continue;
     auto plan = maker_.make(std::move(config), *host_, *jailer_);
     if (plan) {
       kept_plans_.push_back(*std::move(plan));
@@ -391,8 +415,12 @@ Answer<void> Broker::open_devices() {
     if (!opened) log_.error(name, "cannot be served: " + opened.error());
   }
   kept_plans_.clear();
+  for (auto& [config, origin] : stopped_) fleet_->admit_stopped(std::move(config), origin);
+  stopped_.clear();
+  halt_again();
   TRY(keep_operators_socket());
   inheritance_.done(keep_.get());
+  record_ended();
   if (keep_ != nullptr) keep_->complete();
   look_at_disks();
   if (config_.stats_interval_s != 0) {
@@ -401,6 +429,25 @@ Answer<void> Broker::open_devices() {
         loop_->after(std::chrono::seconds(config_.stats_interval_s), [this] { log_stats(); });
   }
   return {};
+}
+
+bool Broker::stays_stopped(const DeviceConfig& config, Origin origin) {
+  const bool stays =
+      inheritance_.halt_of(config.name) != Halt::kNone && !inheritance_.is_served(config.name);
+  if (stays) stopped_.emplace_back(config, origin);
+  return stays;
+}
+
+// Whose VMM is served still.
+void Broker::halt_again() {
+  std::vector<std::pair<std::string, Halt>> halted;
+  for (const auto& [name, served] : fleet_->all()) {
+    if (served.device) halted.emplace_back(name, inheritance_.halt_of(name));
+  }
+  for (const auto& [name, halt] : halted) {
+    if (halt == Halt::kDrain) (void)fleet_->drain(name);
+    if (halt == Halt::kStop) fleet_->stop(name, false, [](const Answer<void>&) {});
+  }
 }
 
 // A socket that was asked for must be had. The one of `serve` that was not is the first broker's
@@ -492,6 +539,17 @@ void Broker::log_lost() {
   for (const Inheritance::Lost& lost : inheritance_.take_lost()) {
     log_.warn(lost.device, "what an earlier broker had left of it has ended: " + lost.why);
   }
+  record_ended();
+}
+
+void Broker::record_ended() {
+  if (trail_ == nullptr) return;
+  for (const Inheritance::Ended& each : inheritance_.take_ended()) {
+    audit::Subject subject;
+    subject.device = each.device;
+    trail_->record(
+        audit::about(subject, audit::process_ended(each.process, "ended", "its broker had died")));
+  }
 }
 
 Answer<void> Broker::keep_operators_socket() {
@@ -528,6 +586,8 @@ Answer<void> Broker::start_keeping() {
     return {};
   }
   services_->keep = keep_.get();
+  maker_.groups().keep_in(*keep_,
+                          [this](const KeptRecord& record) { return inheritance_.take(record); });
   return {};
 }
 

@@ -175,7 +175,8 @@ TEST_P(TakeoverLoss, DeviceThatIsNotConfiguredAnyMoreEndsAndTheOthersGoOn) {
 TEST_P(TakeoverLoss, SessionThatSpeaksAnUnknownVersionEndsAndTheOthersGoOn) {
   start();
   kill_broker();
-  spoil(KeptType::kConnection, 1, [](KeptRecord& record) { record.ipc_version = 4711; });
+  spoil(KeptType::kConnection, 1,
+        [](KeptRecord& record) { record.ipc_version = record.ipc_oldest = 4711; });
   host_.serve_again();
   expect_loss("a process that speaks version 4711");
   expect_the_other_goes_on();

@@ -104,13 +104,20 @@ TEST(KeptRecord, OfAnUnknownVersionIsRefused) {
 TEST(KeptRecord, OfAProcessThatSpeaksAnUnknownVersionIsRefused) {
   for (const std::uint32_t version : {0U, ipc::kIpcOldest - 1, ipc::kIpcVersion + 1}) {
     KeptRecord record = connection();
-    record.ipc_version = version;
+    record.ipc_version = record.ipc_oldest = version;
     expect_refused(message_of(record), connection_fds(), "speaks version");
   }
 }
 
+TEST(KeptRecord, OfANewerProcessThatSpeaksOurVersionTooIsTaken) {
+  KeptRecord record = connection();
+  record.ipc_version = ipc::kIpcVersion + 1;
+  record.ipc_oldest = ipc::kIpcVersion;
+  EXPECT_TRUE(read_kept(message_of(record), connection_fds()));
+}
+
 TEST(KeptRecord, OfAnUnknownTypeIsRefused) {
-  for (const std::uint32_t type : {0U, 10U, ~0U}) {
+  for (const std::uint32_t type : {0U, 13U, ~0U}) {
     KeptRecord record = worker();
     record.type = type;
     expect_refused(message_of(record), worker_fds(), "type");
