@@ -94,20 +94,21 @@ TEST(ConfigDiff, DoesNotCompareTheNumbersOfDescriptors) {
 }
 
 DeviceConfig disk_on(const std::string& name, const std::string& image) {
-  DeviceConfig device = disk(name);
+  DeviceConfig device = plain_disk(name);
   device.blk_file = image;
   return device;
 }
 
 TEST(ConfigDiff, SwapsImagesByMakingWayFirst) {
   EXPECT_THAT(
-      words(changes_to({disk_on("a", "/b"), disk_on("b", "/a"), disk("c")},
-                       {{"a", {disk("a")}}, {"b", {disk("b")}}, {"x", {disk("x")}}})),
+      words(changes_to(
+          {disk_on("a", "/b"), disk_on("b", "/a"), plain_disk("c")},
+          {{"a", {plain_disk("a")}}, {"b", {plain_disk("b")}}, {"x", {plain_disk("x")}}})),
       ElementsAre("remove x", "make way a", "make way b", "replace a", "replace b", "add c"));
 }
 
 TEST(ConfigDiff, MovesImagesOnAlongAChainWhateverTheOrderOfTheFile) {
-  const RunningDevices running = {{"a", {disk("a")}}, {"b", {disk("b")}}};
+  const RunningDevices running = {{"a", {plain_disk("a")}}, {"b", {plain_disk("b")}}};
   EXPECT_THAT(words(changes_to({disk_on("a", "/b"), disk_on("b", "/new")}, running)),
               ElementsAre("make way a", "make way b", "replace a", "replace b"));
   EXPECT_THAT(words(changes_to({disk_on("b", "/new"), disk_on("a", "/b")}, running)),
@@ -115,9 +116,10 @@ TEST(ConfigDiff, MovesImagesOnAlongAChainWhateverTheOrderOfTheFile) {
 }
 
 TEST(ConfigDiff, HoldsBackAllThatSwapWhereOneIsInUse) {
-  const auto changes =
-      changes_to({disk_on("a", "/b"), disk_on("b", "/a"), disk_on("c", "/new")},
-                 {{"a", {disk("a")}}, {"b", {disk("b"), Origin::kFile, true}}, {"c", {disk("c")}}});
+  const auto changes = changes_to({disk_on("a", "/b"), disk_on("b", "/a"), disk_on("c", "/new")},
+                                  {{"a", {plain_disk("a")}},
+                                   {"b", {plain_disk("b"), Origin::kFile, true}},
+                                   {"c", {plain_disk("c")}}});
   EXPECT_THAT(words(changes),
               ElementsAre("make way a!", "make way b!", "replace c", "replace a!", "replace b!"));
   EXPECT_THAT(swap_objection(changes[0]),
@@ -127,9 +129,9 @@ TEST(ConfigDiff, HoldsBackAllThatSwapWhereOneIsInUse) {
 
 TEST(ConfigDiff, KeepsWhatATakenPlaceGoesBackTo) {
   const auto changes = changes_to({disk_on("a", "/b"), disk_on("b", "/a")},
-                                  {{"a", {disk("a")}}, {"b", {disk("b")}}});
+                                  {{"a", {plain_disk("a")}}, {"b", {plain_disk("b")}}});
   ASSERT_EQ(changes.size(), 4U);
-  EXPECT_EQ(changes[2].before, disk("a"));
+  EXPECT_EQ(changes[2].before, plain_disk("a"));
   EXPECT_EQ(changes[2].wanted, disk_on("a", "/b"));
 }
 
@@ -145,10 +147,10 @@ TEST(ConfigDiff, TakesReadersOfOneImageForNoSwap) {
 }
 
 TEST(ConfigDiff, LeavesDevicesWhoseDescriptorsAreUsedUpToTheOrdinaryWay) {
-  DeviceConfig handed = disk("a");
+  DeviceConfig handed = plain_disk("a");
   handed.fd = 5;
   EXPECT_THAT(words(changes_to({disk_on("a", "/b"), disk_on("b", "/a")},
-                               {{"a", {handed}}, {"b", {disk("b")}}})),
+                               {{"a", {handed}}, {"b", {plain_disk("b")}}})),
               ElementsAre("replace a", "replace b"));
 }
 
