@@ -104,7 +104,7 @@ std::vector<Case> every_net_case() {
       {"TransmitWritesTheTap", &kWorkerNetTransmitFallback, call(SYS_writev, {5, kScratch, 1}), 0},
       {"TransmitRingsTheCall", &kWorkerNetTransmitFallback, call(SYS_write, {9, kScratch, 8}), 8},
       {"ControlAsksTheBroker", &kWorkerNetControl, call(SYS_write, {5, kScratch, 416}), 416},
-      {"ControlHasNoAnswerYet", &kWorkerNetControl, call(SYS_read, {5, kScratch, 8}), -EAGAIN},
+      {"ControlHasNoAnswerYet", &kWorkerNetControl, call(SYS_read, {5, kScratch, 16}), -EAGAIN},
       {"ReceiveRingRingsTheCall", &kWorkerNetReceiveUring,
        try_ring(IORING_OP_WRITE, kFixed, kCall, 8), 8},
       {"ReceiveRingWritesInPieces", &kWorkerNetReceiveUring,

@@ -42,7 +42,7 @@ TEST(AuditDeviceEvents, SayWhichLayersOfAJailAreWeak) {
   layers[static_cast<std::size_t>(common::Layer::kLandlock)].state = State::kDegraded;
   EXPECT_EQ(
       told(process_jailed({Role::kWorker, 900, 3}, layers)),
-      "the worker with pid 900 of device vda, queue 3, is jailed: 16 layers enforced; degraded: "
+      "the worker with pid 900 of device vda, queue 3, is jailed: 17 layers enforced; degraded: "
       "landlock; absent: mdwe, mseal");
 }
 
