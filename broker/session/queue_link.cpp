@@ -14,6 +14,23 @@ using common::ipc::Arrival;
 using common::ipc::MemoryRegions;
 using common::ipc::RingStart;
 
+common::ipc::QueuePhase QueueLink::phase() const noexcept {
+  using common::ipc::QueuePhase;
+  switch (state_) {
+    case State::kNone:
+      return QueuePhase::kNone;
+    case State::kOpening:
+      return QueuePhase::kOpening;
+    case State::kStarting:
+      return QueuePhase::kStarting;
+    case State::kServing:
+      return QueuePhase::kServing;
+    case State::kClosing:
+      return QueuePhase::kClosing;
+  }
+  return QueuePhase::kNone;
+}
+
 void QueueLink::opening(const RingSetup& setup) noexcept {
   setup_ = setup;
   state_ = State::kOpening;

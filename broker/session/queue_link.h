@@ -13,6 +13,7 @@
 #include "broker/session/memory_table.h"
 #include "broker/session/vring.h"
 #include "common/fd.h"
+#include "common/ipc/session_broker.h"
 
 namespace session {
 
@@ -27,6 +28,8 @@ class QueueLink {
   };
 
   [[nodiscard]] State state() const noexcept { return state_; }
+  // The same for another broker.
+  [[nodiscard]] common::ipc::QueuePhase phase() const noexcept;
   [[nodiscard]] bool is_settled() const noexcept {
     return state_ == State::kNone || state_ == State::kServing;
   }

@@ -1,6 +1,7 @@
 #include "broker/session/workers.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <span>
 #include <utility>
@@ -412,6 +413,22 @@ void Workers::announce_config() noexcept {
   const auto sent = common::ipc::send_bytes(device_.backend_channel.ref(),
                                             std::as_bytes(std::span(&message, 1)), {}, false);
   if (!sent && sent.error().os_errno != EAGAIN) device_.backend_channel.reset();
+}
+
+// Another broker has no answer ready to what the one before was asked.
+Outcome<void> Workers::ask_again() noexcept {
+  if (awaits_inflight_) {
+    common::ipc::MakeInflight make{};
+    make.kind = common::ipc::MakeInflight::kKind;
+    make.bytes = inflight_bytes_;
+    TRY(broker_.send(make));
+  }
+  if (!swapping_) return {};
+  common::ipc::SwapCall swap{};
+  swap.kind = common::ipc::SwapCall::kKind;
+  swap.queue = *swapping_;
+  const std::array<FdRef, 1> fds = {device_.rings[*swapping_].call.ref()};
+  return broker_.send(swap, fds);
 }
 
 }  // namespace session

@@ -1,36 +1,10 @@
 // A session as the release before this one had it: it answers another broker with the version that
 // it speaks, whatever that broker's, says again what it had told the one before only after that,
 // and does not say the MTU again.
-#include <algorithm>
-#include <array>
-
 #include "broker/session/workers.h"
 #include "common/ipc/session_broker.h"
 
 namespace session {
-namespace {
-
-using State = QueueLink::State;
-using common::FdRef;
-
-common::ipc::QueuePhase phase_of(State state) noexcept {
-  using common::ipc::QueuePhase;
-  switch (state) {
-    case State::kNone:
-      return QueuePhase::kNone;
-    case State::kOpening:
-      return QueuePhase::kOpening;
-    case State::kStarting:
-      return QueuePhase::kStarting;
-    case State::kServing:
-      return QueuePhase::kServing;
-    case State::kClosing:
-      return QueuePhase::kClosing;
-  }
-  return QueuePhase::kNone;
-}
-
-}  // namespace
 
 // The broker before this one has had time for some of what we asked, and maybe no time to answer.
 Outcome<void> Workers::on_resume(const common::ipc::Resume& resume) noexcept {
@@ -40,7 +14,7 @@ Outcome<void> Workers::on_resume(const common::ipc::Resume& resume) noexcept {
   resumed.version = common::ipc::kIpcVersion;
   static_assert(common::kQueuesMax <= common::ipc::kPhasesMax);
   for (std::uint32_t queue = 0; queue < device_.queue_count; ++queue) {
-    resumed.phases[queue] = static_cast<std::uint8_t>(phase_of(links_[queue].state()));
+    resumed.phases[queue] = static_cast<std::uint8_t>(links_[queue].phase());
   }
   TRY(broker_.send(resumed));
   TRY(say_what_holds());
@@ -55,21 +29,6 @@ Outcome<void> Workers::say_what_holds() noexcept {
     TRY(broker_.send(features));
   }
   return {};
-}
-
-Outcome<void> Workers::ask_again() noexcept {
-  if (awaits_inflight_) {
-    common::ipc::MakeInflight make{};
-    make.kind = common::ipc::MakeInflight::kKind;
-    make.bytes = inflight_bytes_;
-    TRY(broker_.send(make));
-  }
-  if (!swapping_) return {};
-  common::ipc::SwapCall swap{};
-  swap.kind = common::ipc::SwapCall::kKind;
-  swap.queue = *swapping_;
-  const std::array<FdRef, 1> fds = {device_.rings[*swapping_].call.ref()};
-  return broker_.send(swap, fds);
 }
 
 }  // namespace session
