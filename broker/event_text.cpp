@@ -123,8 +123,9 @@ constexpr EventSentence kEventSentences[] = {
     {EventCode::kIgnoredRequest, Level::kDebug, "{0:r} has no effect here"},
     {EventCode::kRefusedRequest, Level::kInfo, "{0:r} was refused: {1:e}"},
     {EventCode::kConfigNotTold, Level::kWarn,
-     "the VMM cannot be told of the disk's new size, since its front-end has no channel for that; "
-     "have it read the configuration again (Firecracker: PATCH /drives), or restart the VM"},
+     "the VMM cannot be told that the disk has another size, or the card another link state, since "
+     "its front-end has no channel for that; have it read the configuration again (Firecracker: "
+     "PATCH /drives), or restart the VM"},
     {EventCode::kDirtyLog, Level::kInfo, "live migration: the log of written pages is {0:w}"},
     {EventCode::kEventsDropped, Level::kWarn,
      "{0} more messages of this session were left out, to keep the log readable"},

@@ -61,7 +61,7 @@ TEST_P(Resize, GrowthReachesAGuestUnderLoad) {
 TEST_P(Resize, FrontEndThatCannotBeToldIsReportedAndSeesTheSizeWhenItAsks) {
   start();
   resize(kAfter);
-  EXPECT_THAT(host_.broker().wait_for_line({"cannot be told of the disk's new size"}),
+  EXPECT_THAT(host_.broker().wait_for_line({"cannot be told that the disk has another size"}),
               Not(IsEmpty()));
   EXPECT_EQ(client_->capacity_sectors(), kAfter / kSector);
   EXPECT_EQ(write_behind_the_old_end(), kOk);
