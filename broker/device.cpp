@@ -149,6 +149,7 @@ void Device::held_long_enough() {
 void Device::serve(Visitor visitor) {
   log_.info("connection from " + visitor.name);
   log_.record(audit::vmm_came(audit::Kind::kVmmConnected, visitor.peer, visitor.command));
+  look_for_change();
   facts_.model.hooks->vmm_came(facts_.model.session_start);
   peer_ = visitor.peer;
   auto connection = common::Result<std::unique_ptr<Connection>>();

@@ -89,6 +89,11 @@ class Device {
   [[nodiscard]] std::string stats_line(double seconds);
   // Notices what others have changed about what is served, and tells the VMM; and what hangs.
   void look_for_change();
+  // The same now and then, which costs nothing where there is no VMM: the next one's coming is when
+  // it is looked at again.
+  void look_where_used() {
+    if (connection_) look_for_change();
+  }
   // What the disk has failed at since this was asked last; empty where it has not.
   [[nodiscard]] std::string disk_errors_line();
   // Of the audit trail: what was left out since this was asked last.

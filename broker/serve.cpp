@@ -676,7 +676,7 @@ void Broker::log_postures() {
 void Broker::look_at_disks() {
   for (const auto& [name, served] : fleet_->all()) {
     if (!served.device) continue;
-    served.device->look_for_change();
+    served.device->look_where_used();
     served.device->record_dropped();
     if (const std::string line = served.device->disk_errors_line(); !line.empty()) {
       log_.error(name, line);
