@@ -76,13 +76,7 @@ void Device::adopt_or_end(std::vector<KeptThing> left) {
   for (const KeptThing& thing : left) {
     orphans.add(thing.role(), thing.fds);
     ids.push_back(thing.id);
-    const auto pid = static_cast<pid_t>(thing.record.numbers[0]);
-    if (thing.type() == KeptType::kConnection) {
-      processes.push_back({audit::Role::kSession, pid, {}});
-    } else if (thing.type() == KeptType::kWorker) {
-      processes.push_back(
-          {audit::Role::kWorker, pid, static_cast<std::uint32_t>(thing.record.numbers[1])});
-    }
+    if (const auto process = process_in(thing.record)) processes.push_back(*process);
   }
   const auto adopted = adopt(std::move(left));
   if (adopted) return;

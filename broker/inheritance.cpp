@@ -191,14 +191,7 @@ Answer<void> Inheritance::end_what_is_lost() {
 
 // Of what is unsound, as it said itself.
 void Inheritance::note_end(const KeptRecord& record) {
-  const auto type = static_cast<KeptType>(record.type);
-  if (type != KeptType::kConnection && type != KeptType::kWorker) return;
-  audit::Process process{audit::Role::kSession, static_cast<pid_t>(record.numbers[0]), {}};
-  if (type == KeptType::kWorker) {
-    process.role = audit::Role::kWorker;
-    process.queue = static_cast<std::uint32_t>(record.numbers[1]);
-  }
-  ended_.push_back({name_in(record), process});
+  if (const auto process = process_in(record)) ended_.push_back({name_in(record), *process});
 }
 
 std::size_t Inheritance::process_count() const noexcept {

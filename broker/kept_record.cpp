@@ -9,6 +9,7 @@
 #include <limits>
 #include <utility>
 
+#include "broker/audit/device_events.h"
 #include "broker/queue_book.h"
 #include "common/device_kind.h"
 #include "common/virtio_net_wire.h"
@@ -171,6 +172,19 @@ KeptRecord make_card_record(std::string_view device, std::uint32_t uid,
       static_cast<std::uint32_t>(std::min(state.size(), record.start.config.size()));
   std::memcpy(record.start.config.data(), state.data(), record.start.config_bytes);
   return record;
+}
+
+std::optional<audit::Process> process_in(const KeptRecord& record) {
+  const auto pid = static_cast<pid_t>(record.numbers[0]);
+  switch (static_cast<KeptType>(record.type)) {
+    case KeptType::kConnection:
+      return audit::Process{audit::Role::kSession, pid, {}};
+    case KeptType::kWorker:
+      return audit::Process{audit::Role::kWorker, pid,
+                            static_cast<std::uint32_t>(record.numbers[1])};
+    default:
+      return std::nullopt;
+  }
 }
 
 void set_text(KeptRecord& record, std::string_view text) {

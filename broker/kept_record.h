@@ -20,6 +20,10 @@
 
 namespace broker {
 
+namespace audit {
+struct Process;  // device_events.h, which needs this file.
+}
+
 enum class KeptType : std::uint32_t {
   kListener = 1,     // A device's listening socket. numbers: st_dev, st_ino of its file.
   kDisk = 2,         // The disk; and without O_DIRECT, where there are two. numbers: uid of the
@@ -71,6 +75,8 @@ static_assert(sizeof(KeptRecord) <= common::ipc::kKeptBytesMax);
 // KeptType::kCard; `state`: NetCardState.
 [[nodiscard]] KeptRecord make_card_record(std::string_view device, std::uint32_t uid,
                                           std::span<const std::byte> state);
+// The session or worker that it is about, as it says itself; nothing of other things.
+[[nodiscard]] std::optional<audit::Process> process_in(const KeptRecord& record);
 void set_text(KeptRecord& record, std::string_view text);
 
 // One thing as it came back.
