@@ -17,14 +17,16 @@ constexpr int kReapTries = 50;
 
 common::Result<void> ExitWatch::start(EventLoop& loop, Jailed& process, bool adopted, Ended ended) {
   loop_ = &loop;
-  child_ = &process.child;
+  process_ = &process;
   adopted_ = adopted;
   tries_left_ = kReapTries;
   ended_ = std::move(ended);
   if (process.forensic.valid()) {
-    TRY_LET(forensics_, Forensics::watch(loop, std::move(process.forensic), child_->pidfd.ref()));
+    TRY_LET(forensics_,
+            Forensics::watch(loop, std::move(process.forensic), process.child.pidfd.ref()));
   }
-  TRY_LET(watch_, loop.watch(child_->pidfd.ref(), EPOLLIN, [this](std::uint32_t) { look(); }));
+  TRY_LET(watch_,
+          loop.watch(process.child.pidfd.ref(), EPOLLIN, [this](std::uint32_t) { look(); }));
   return {};
 }
 
@@ -34,8 +36,15 @@ void ExitWatch::reset() noexcept {
   forensics_.reset();
 }
 
+bool ExitWatch::left_as_asked() const noexcept {
+  return expected_ &&
+         process_->page().stage.load(std::memory_order_relaxed) == common::Stage::kEnding;
+}
+
 void ExitWatch::look() {
-  auto death = adopted_ ? death_of_adopted(*child_) : reap(child_->pidfd.ref());
+  const policy::Child& child = process_->child;
+  auto death = adopted_ ? death_of_adopted(child) : reap(child.pidfd.ref());
+  if (!death && adopted_ && left_as_asked()) death = Death{CLD_KILLED, 0, false};
   if (!death && adopted_) {
     // It is a zombie. How it ended is told when it is none any more.
     watch_.reset();

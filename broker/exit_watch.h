@@ -20,14 +20,19 @@ class ExitWatch {
   // `process` outlives the watch, which takes its end of the listener (Jailed::forensic).
   [[nodiscard]] common::Result<void> start(EventLoop& loop, Jailed& process, bool adopted,
                                            Ended ended);
+  // We have asked it to end. If its status page then says that it does, that is told at once, as an
+  // end that nobody saw: there is nothing left to decide by how it ended.
+  void expect() noexcept { expected_ = true; }
   void reset() noexcept;
 
  private:
   void look();
+  [[nodiscard]] bool left_as_asked() const noexcept;
 
   EventLoop* loop_ = nullptr;
-  const policy::Child* child_ = nullptr;
+  const Jailed* process_ = nullptr;
   bool adopted_ = false;
+  bool expected_ = false;
   int tries_left_ = 0;
   std::unique_ptr<Forensics> forensics_;  // Null without --forensic.
   Ended ended_;

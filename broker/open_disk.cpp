@@ -141,7 +141,9 @@ Answer<void> lock(FdRef file, const DeviceConfig& config) {
   whole.l_whence = SEEK_SET;
   const auto take = [&] { return ::fcntl(file.number, F_OFD_SETLK, &whole) == 0; };
   const auto taken = [](int os_errno) { return os_errno == EAGAIN || os_errno == EACCES; };
-  if (patiently(take, taken)) return {};
+  // Where it is no error that another has it, there is nothing to wait for either: the guest that
+  // migrates waits for us.
+  if (config.lock ? patiently(take, taken) : take()) return {};
   if (!taken(errno)) {
     return disk_error(config.blk_file, "cannot be locked: " + errno_text(errno));
   }

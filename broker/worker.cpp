@@ -169,6 +169,7 @@ void Worker::stop(milliseconds patience) {
   patience_timer_ = services_.loop.after(patience, [this, patience] {
     kill("it did not drain within " + std::to_string(patience.count()) + " ms");
   });
+  exit_watch_.expect();
   if (!std::exchange(stop_asked_, true)) send_stop();
 }
 
