@@ -33,19 +33,17 @@ double milliseconds_since(Clock::time_point start) {
   return std::chrono::duration<double, std::milli>(Clock::now() - start).count();
 }
 
-std::string quantiles(std::vector<double> values) {
-  if (values.empty()) return "none";
-  std::ranges::sort(values);
-  std::ostringstream text;
-  text.precision(3);
-  text << values.size() << ", median " << values[values.size() / 2] << " ms, worst "
-       << values.back() << " ms";
-  return text.str();
+void print_row(const std::string& name, std::vector<double> pause_ms) {
+  if (pause_ms.empty()) return;
+  std::ranges::sort(pause_ms);
+  std::printf("| %-49s | %6zu | %8.1f ms | %8.1f ms |\n", name.c_str(), pause_ms.size(),
+              pause_ms[pause_ms.size() / 2], pause_ms.back());
 }
 
 }  // namespace
 
-Chaos::Chaos(const Plan& plan) : plan_(plan), random_(plan.seed), versions_(plan.queues) {
+Chaos::Chaos(const Plan& plan, Tally& tally)
+    : plan_(plan), tally_(tally), random_(plan.seed), versions_(plan.queues) {
   events_ = {
       {"kill a worker", &Chaos::kill_worker, false, 6},
       {"kill all workers", &Chaos::kill_all_workers, false, 2},
@@ -80,8 +78,14 @@ Chaos::Chaos(const Plan& plan) : plan_(plan), random_(plan.seed), versions_(plan
 
 void Chaos::run() {
   for (std::uint32_t done = 0; done < plan_.events; ++done) {
-    act_once();
+    const Event& event = pick_event();
+    note(event.name);
+    (void)take_longest_pause_ms();
+    (this->*event.act)();
     expect_progress();
+    Tally::Tried& tried = tally_.events[event.name];
+    ++tried.count;
+    tried.pause_ms.push_back(take_longest_pause_ms());
     if (done % kEventsOfEpoch == kEventsOfEpoch - 1) {
       stop_loads();
       start_loads();
@@ -91,22 +95,19 @@ void Chaos::run() {
   collect_pauses();
 }
 
-void Chaos::act_once() {
+const Chaos::Event& Chaos::pick_event() {
+  const auto possible = [this](const Event& event) {
+    return plan_.tracked || !event.needs_tracking;
+  };
   std::uint32_t sum = 0;
-  for (const Event& event : events_) {
-    if (plan_.tracked || !event.needs_tracking) sum += event.weight;
-  }
+  for (const Event& event : events_) sum += possible(event) ? event.weight : 0;
   std::uint32_t at = pick(sum);
-  for (Event& event : events_) {
-    if (!plan_.tracked && event.needs_tracking) continue;
-    if (at >= event.weight) {
-      at -= event.weight;
-      continue;
-    }
-    note(event.name);
-    ++event.count;
-    return (this->*event.act)();
+  for (const Event& event : events_) {
+    if (!possible(event)) continue;
+    if (at < event.weight) return event;
+    at -= event.weight;
   }
+  throw fakes::Failure("no event has this number");
 }
 
 // --- events --------------------------------------------------------------------------------------
@@ -335,6 +336,7 @@ void Chaos::start_loads() {
                                    .depth = 8,
                                    .versions = versions_[queue],
                                    .seed = random_() | 1,
+                                   .rest = plan_.rest,
                                }));
   }
 }
@@ -343,7 +345,7 @@ void Chaos::stop_loads() {
   for (std::uint16_t queue = 0; queue < plan_.queues; ++queue) {
     loads_[queue]->stop();
     fakes::require(loads_[queue]->problem().empty(), loads_[queue]->problem());
-    answered_ += loads_[queue]->answered();
+    tally_.answered += loads_[queue]->answered();
     versions_[queue] = loads_[queue]->verify_all();
   }
   loads_.clear();
@@ -356,6 +358,14 @@ void Chaos::expect_progress() {
   }
 }
 
+double Chaos::take_longest_pause_ms() {
+  double longest = 0;
+  for (const auto& load : loads_) {
+    longest = std::max(longest, static_cast<double>(load->take_longest_pause().count()) / 1000);
+  }
+  return longest;
+}
+
 // A VMM tries until it is let in: the device may still drain what the last session's workers have.
 void Chaos::reconnect() {
   const auto start = Clock::now();
@@ -363,7 +373,7 @@ void Chaos::reconnect() {
     fakes::require(milliseconds_since(start) < 10000, "no new connection is served");
   }
   if (log_) client_->set_log(*log_);  // In QEMU's order: the rings first.
-  reconnect_ms_.push_back(milliseconds_since(start));
+  tally_.reconnect_ms.push_back(milliseconds_since(start));
 }
 
 void Chaos::note(const std::string& what) {
@@ -377,7 +387,7 @@ void Chaos::collect_pauses() {
   const std::string mark = " is served again, ";
   for (std::string line; std::getline(lines, line);) {
     if (const auto at = line.find(mark); at != std::string::npos) {
-      restart_ms_.push_back(std::stod(line.substr(at + mark.size())));
+      tally_.restart_ms.push_back(std::stod(line.substr(at + mark.size())));
     }
   }
 }
@@ -389,14 +399,14 @@ std::string Chaos::story() const {
   return text + "the broker's log:\n" + broker_->log();
 }
 
-void Chaos::print_summary() const {
-  for (const Event& event : events_) std::printf("%6u  %s\n", event.count, event.name);
+void Tally::print() const {
+  std::printf("| %-49s | %6s | %11s | %11s |\n", "no answer on some queue", "events", "median",
+              "worst");
+  for (const auto& [name, tried] : events) print_row(name, tried.pause_ms);
+  print_row("(a worker's death to the next one serving)", restart_ms);
+  print_row("(a connection's end to rings that run again)", reconnect_ms);
   std::printf("%llu requests, none lost, repeated or wrong\n",
-              static_cast<unsigned long long>(answered_));
-  std::printf("from a worker's death to the next one serving: %s\n",
-              quantiles(restart_ms_).c_str());
-  std::printf("from a connection's end to rings that run again: %s\n",
-              quantiles(reconnect_ms_).c_str());
+              static_cast<unsigned long long>(answered));
 }
 
 }  // namespace chaos

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <random>
 #include <string>
@@ -33,18 +34,33 @@ struct Plan {
   std::uint32_t events = 1000;
   std::uint16_t queues = 4;
   std::uint64_t seed = 1;
+  // Of each queue's load, after 64 answers: more events for the same time of the processors.
+  std::chrono::microseconds rest{0};
   bool verbose = false;
+};
+
+// What was tried, by one guest after the other, and what their queues saw of it.
+struct Tally {
+  struct Tried {
+    std::uint32_t count = 0;
+    std::vector<double> pause_ms;  // Of each event: the queue that stood still for longest.
+  };
+  std::map<std::string, Tried> events;
+  std::vector<double> restart_ms;
+  std::vector<double> reconnect_ms;
+  std::uint64_t answered = 0;
+
+  void print() const;
 };
 
 class Chaos {
  public:
-  explicit Chaos(const Plan& plan);
+  Chaos(const Plan& plan, Tally& tally);
 
   // All events. Fails (fakes::Failure) at the first thing that is wrong.
   void run();
   // What has happened last, for whoever has to find out why.
   [[nodiscard]] std::string story() const;
-  void print_summary() const;
 
  private:
   struct Event {
@@ -52,7 +68,6 @@ class Chaos {
     void (Chaos::*act)();
     bool needs_tracking;
     std::uint32_t weight;
-    std::uint32_t count = 0;
   };
 
   // --- events -----------------------------------------------------------------------------------
@@ -82,9 +97,10 @@ class Chaos {
   void start_loads();
   void stop_loads();
   void expect_progress();
+  [[nodiscard]] double take_longest_pause_ms();
   void reconnect();
   void some_messages();
-  void act_once();
+  [[nodiscard]] const Event& pick_event();
   [[nodiscard]] std::uint32_t pick(std::uint32_t below);
   // Whichever broker has started them.
   [[nodiscard]] std::vector<pid_t> workers() const {
@@ -100,6 +116,7 @@ class Chaos {
   void collect_pauses();
 
   Plan plan_;
+  Tally& tally_;
   std::string name_ = "chaos" + std::to_string(::getpid());  // Of the disk, in titles.
   std::mt19937_64 random_;
   fakes::TempDir sockets_ = fakes::TempDir::for_sockets();
@@ -114,9 +131,6 @@ class Chaos {
   std::vector<std::unique_ptr<integration::VerifiedLoad>> loads_;
   std::vector<Event> events_;
   std::deque<std::string> story_;
-  std::uint64_t answered_ = 0;
-  std::vector<double> restart_ms_;
-  std::vector<double> reconnect_ms_;
 };
 
 }  // namespace chaos

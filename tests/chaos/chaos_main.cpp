@@ -1,6 +1,9 @@
 // bulkhead-chaos: a front-end under load while processes die and everything else changes.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -14,8 +17,20 @@ namespace {
 
 constexpr const char* kUsage =
     "usage: bulkhead-chaos [--events=N] [--seed=N] [--queues=N] [--engine=io_uring|fallback]\n"
-    "                      [--direct=on|off] [--tracked=on|off] [--program=PATH]\n"
-    "                      [--verbose]\n";
+    "                      [--direct=on|off] [--tracked=on|off] [--vary] [--round=N]\n"
+    "                      [--rest-us=N] [--program=PATH] [--verbose]\n"
+    "\n"
+    "  --round=N    a guest of its own after every N events, with the next seed: 500\n"
+    "  --vary       and with the next of both engines, with and without O_DIRECT and tracking\n"
+    "  --rest-us=N  each queue's load rests that long after 64 answers: more events for the same\n"
+    "               time of the processors\n";
+
+struct Run {
+  chaos::Plan plan;
+  std::uint32_t events = 1000;
+  std::uint32_t round = 500;
+  bool vary = false;
+};
 
 bool take(std::string_view argument, std::string_view name, std::string& value) {
   if (!argument.starts_with(name)) return false;
@@ -23,28 +38,75 @@ bool take(std::string_view argument, std::string_view name, std::string& value) 
   return true;
 }
 
-bool parse(int count, char** arguments, chaos::Plan& plan) {
-  for (int i = 1; i < count; ++i) {
-    std::string value;
-    if (take(arguments[i], "--events=", value)) {
-      plan.events = static_cast<std::uint32_t>(std::strtoul(value.c_str(), nullptr, 10));
-    } else if (take(arguments[i], "--seed=", value)) {
-      plan.seed = std::strtoull(value.c_str(), nullptr, 10);
-    } else if (take(arguments[i], "--queues=", value)) {
-      plan.queues = static_cast<std::uint16_t>(std::strtoul(value.c_str(), nullptr, 10));
-    } else if (take(arguments[i], "--engine=", plan.engine)) {
-    } else if (take(arguments[i], "--program=", plan.program)) {
-    } else if (take(arguments[i], "--direct=", value)) {
-      plan.direct = value == "on";
-    } else if (take(arguments[i], "--tracked=", value)) {
-      plan.tracked = value == "on";
-    } else if (std::string_view(arguments[i]) == "--verbose") {
-      plan.verbose = true;
-    } else {
-      return false;
-    }
+bool take(std::string_view argument, std::string_view name, std::uint64_t& number) {
+  std::string value;
+  if (!take(argument, name, value)) return false;
+  number = std::strtoull(value.c_str(), nullptr, 10);
+  return true;
+}
+
+template <typename Integer>
+bool take(std::string_view argument, std::string_view name, Integer& number) {
+  std::uint64_t wide = 0;
+  if (!take(argument, name, wide)) return false;
+  number = static_cast<Integer>(wide);
+  return true;
+}
+
+bool take_switch(std::string_view argument, std::string_view name, bool& on) {
+  std::string value;
+  if (!take(argument, name, value)) return false;
+  on = value == "on";
+  return true;
+}
+
+bool take_one(std::string_view argument, Run& run) {
+  chaos::Plan& plan = run.plan;
+  std::uint64_t rest_us = 0;
+  if (take(argument, "--rest-us=", rest_us)) {
+    plan.rest = std::chrono::microseconds(rest_us);
+    return true;
   }
-  return plan.events > 0 && plan.queues > 0 && plan.queues <= 64;
+  if (argument == "--verbose") return plan.verbose = true;
+  if (argument == "--vary") return run.vary = true;
+  return take(argument, "--events=", run.events) || take(argument, "--round=", run.round) ||
+         take(argument, "--seed=", plan.seed) || take(argument, "--queues=", plan.queues) ||
+         take(argument, "--engine=", plan.engine) || take(argument, "--program=", plan.program) ||
+         take_switch(argument, "--direct=", plan.direct) ||
+         take_switch(argument, "--tracked=", plan.tracked);
+}
+
+bool parse(int count, char** arguments, Run& run) {
+  for (int i = 1; i < count; ++i) {
+    if (!take_one(arguments[i], run)) return false;
+  }
+  return run.events > 0 && run.round > 0 && run.plan.queues > 0 && run.plan.queues <= 64;
+}
+
+void vary(chaos::Plan& plan) {
+  plan.engine = plan.seed % 2 == 0 ? "io_uring" : "fallback";
+  plan.direct = plan.seed / 2 % 2 == 0;
+  plan.tracked = plan.seed / 4 % 3 != 0;
+}
+
+bool do_round(const chaos::Plan& plan, chaos::Tally& tally) {
+  try {
+    chaos::Chaos chaos(plan, tally);
+    try {
+      chaos.run();
+      return true;
+    } catch (const std::exception& failure) {
+      std::fprintf(stderr, "%s\n%s", failure.what(), chaos.story().c_str());
+      // Threads of the load may still wait for answers that do not come.
+      std::fprintf(stderr, "FAILED with --seed=%llu --engine=%s --direct=%s --tracked=%s\n",
+                   static_cast<unsigned long long>(plan.seed), plan.engine.c_str(),
+                   plan.direct ? "on" : "off", plan.tracked ? "on" : "off");
+      std::_Exit(1);
+    }
+  } catch (const std::exception& failure) {
+    std::fprintf(stderr, "%s\n", failure.what());
+  }
+  return false;
 }
 
 }  // namespace
@@ -52,26 +114,22 @@ bool parse(int count, char** arguments, chaos::Plan& plan) {
 int main(int count, char** arguments) {
   testing::InitGoogleTest();  // The load's own expectations.
   testing::GTEST_FLAG(throw_on_failure) = true;
-  chaos::Plan plan;
-  if (!parse(count, arguments, plan)) {
+  Run run;
+  if (!parse(count, arguments, run)) {
     std::fputs(kUsage, stderr);
     return 2;
   }
-  try {
-    chaos::Chaos chaos(plan);
-    try {
-      chaos.run();
-      chaos.print_summary();
-      return 0;
-    } catch (const std::exception& failure) {
-      std::fprintf(stderr, "%s\n%s", failure.what(), chaos.story().c_str());
+  chaos::Tally tally;
+  for (std::uint32_t done = 0; done < run.events; done += run.plan.events) {
+    run.plan.events = std::min(run.round, run.events - done);
+    if (run.vary) vary(run.plan);
+    if (!do_round(run.plan, tally)) return 1;
+    ++run.plan.seed;
+    if (run.events > run.round) {
+      std::fprintf(stderr, "%u of %u events, %llu requests\n", done + run.plan.events, run.events,
+                   static_cast<unsigned long long>(tally.answered));
     }
-  } catch (const std::exception& failure) {
-    std::fprintf(stderr, "%s\n", failure.what());
   }
-  std::fprintf(stderr, "FAILED with --seed=%llu --engine=%s --direct=%s --tracked=%s\n",
-               static_cast<unsigned long long>(plan.seed), plan.engine.c_str(),
-               plan.direct ? "on" : "off", plan.tracked ? "on" : "off");
-  // Threads of the load may still wait for answers that do not come.
-  std::_Exit(1);
+  tally.print();
+  return 0;
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <utility>
 
 #include "tests/fakes/failure.h"
 #include "tests/integration/image.h"
@@ -98,6 +99,7 @@ std::optional<fakes::BlkDone> VerifiedLoad::next() {
 
 void VerifiedLoad::run() {
   std::uint16_t in_flight = 0;
+  std::uint32_t since_rest = 0;
   for (std::uint16_t slot = 0; slot < plan_.depth; ++slot) {
     submit(slot);
     ++in_flight;
@@ -113,10 +115,20 @@ void VerifiedLoad::run() {
       ++in_flight;
       queue_.send();
     }
-    const std::lock_guard lock(mutex_);
-    ++answered_;
-    moved_.notify_all();
+    count();
+    if (plan_.rest.count() != 0 && ++since_rest == plan_.answers_before_rest && !stop_) {
+      since_rest = 0;
+      std::this_thread::sleep_for(plan_.rest);
+    }
   }
+}
+
+void VerifiedLoad::count() {
+  const std::lock_guard lock(mutex_);
+  ++answered_;
+  const auto now = Clock::now();
+  longest_pause_ = std::max(longest_pause_, now - std::exchange(answered_at_, now));
+  moved_.notify_all();
 }
 
 void VerifiedLoad::expect_progress(std::uint64_t requests) {
@@ -150,6 +162,12 @@ std::vector<std::uint32_t> VerifiedLoad::verify_all() {
 std::uint64_t VerifiedLoad::answered() {
   const std::lock_guard lock(mutex_);
   return answered_;
+}
+
+std::chrono::microseconds VerifiedLoad::take_longest_pause() {
+  const std::lock_guard lock(mutex_);
+  return std::chrono::duration_cast<std::chrono::microseconds>(
+      std::exchange(longest_pause_, Clock::duration::zero()));
 }
 
 std::string VerifiedLoad::problem() {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
@@ -26,6 +27,9 @@ class VerifiedLoad {
     // How often each block has been written before; a fresh disk where there are none.
     std::vector<std::uint32_t> versions = {};
     std::uint64_t seed = 88172645463325252ULL;
+    // Does nothing for that long after every so many answers: leaves the processors to others.
+    std::chrono::microseconds rest{0};
+    std::uint32_t answers_before_rest = 64;
   };
   VerifiedLoad(fakes::BlkQueueDriver& queue, const Plan& plan);
   VerifiedLoad(const VerifiedLoad&) = delete;
@@ -39,6 +43,9 @@ class VerifiedLoad {
   // After stop(): every block reads back as it was written last. Their versions, for a next load.
   [[nodiscard]] std::vector<std::uint32_t> verify_all();
   [[nodiscard]] std::uint64_t answered();
+  // The longest time between two answers since this was asked last: what the guest saw of whatever
+  // happened meanwhile.
+  [[nodiscard]] std::chrono::microseconds take_longest_pause();
   // Why it ended, where it did without being asked; else empty.
   [[nodiscard]] std::string problem();
   // The same, where the queue is expected to die: no complaint.
@@ -49,6 +56,9 @@ class VerifiedLoad {
   [[nodiscard]] std::optional<fakes::BlkDone> next();
   void submit(std::uint16_t slot);
   void check(const fakes::BlkDone& done);
+  void count();
+
+  using Clock = std::chrono::steady_clock;
 
   fakes::BlkQueueDriver& queue_;
   Plan plan_;
@@ -63,6 +73,8 @@ class VerifiedLoad {
   std::mutex mutex_;
   std::condition_variable moved_;
   std::uint64_t answered_ = 0;
+  Clock::time_point answered_at_ = Clock::now();
+  Clock::duration longest_pause_{0};
   std::string problem_;
   bool ended_ = false;
   std::atomic<bool> stop_ = false;
