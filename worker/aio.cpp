@@ -1,5 +1,6 @@
 #include "worker/aio.h"
 
+#include <poll.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -19,6 +20,8 @@ using common::FdRef;
 using common::Result;
 
 constexpr std::uint32_t kRingMagic = 0xa10a10a1;
+constexpr int kWaits = 25;
+constexpr int kWaitMs = 20;
 constexpr std::uint32_t kBatch = policy::kAioBatchMax;
 
 }  // namespace
@@ -26,10 +29,12 @@ constexpr std::uint32_t kBatch = policy::kAioBatchMax;
 Result<std::unique_ptr<Aio>> Aio::create(FdRef notify, std::uint32_t depth) noexcept {
   aio_context_t context = 0;
   depth = std::max(depth, 1U);
-  while (::syscall(SYS_io_setup, depth, &context) != 0) {
-    // EAGAIN: more than fs.aio-max-nr has left. What has no room waits in our queue instead.
-    if (errno != EAGAIN || depth == 1) return fail_errno("io_setup", errno);
-    depth /= 2;
+  for (int waits = 0; ::syscall(SYS_io_setup, depth, &context) != 0;) {
+    // EAGAIN: more than fs.aio-max-nr has left. What has no room waits in our queue instead; and
+    // the kernel takes its time to let go of what workers had that are dead.
+    if (errno != EAGAIN || (depth == 1 && ++waits > kWaits)) return fail_errno("io_setup", errno);
+    if (depth == 1) ::poll(nullptr, 0, kWaitMs);
+    depth = std::max(depth / 2, 1U);
   }
   std::unique_ptr<Aio> made(new Aio(context, notify));
   const Ring& ring = *made->ring_;
