@@ -86,6 +86,7 @@ void Chaos::run() {
     Tally::Tried& tried = tally_.events[event.name];
     ++tried.count;
     tried.pause_ms.push_back(take_longest_pause_ms());
+    if (plan_.verbose) std::printf("  longest pause: %.1f ms\n", tried.pause_ms.back());
     if (done % kEventsOfEpoch == kEventsOfEpoch - 1) {
       stop_loads();
       start_loads();
