@@ -99,7 +99,7 @@ Connection::Connection(Services& services, const DeviceFacts& facts, DeviceLog& 
 common::Result<void> Connection::watch(bool adopted) {
   TRY_LET(packet_watch_, services_.loop.watch(session_.socket.ref(), EPOLLIN,
                                               [this](std::uint32_t) { on_packets(); }));
-  return exit_watch_.start(services_.loop, session_, adopted,
+  return exit_watch_.start(services_.loop, session_, adopted, ExitWatch::Patience::kUntilReaped,
                            [this](const Death& death) { on_session_exit(death); });
 }
 
@@ -405,12 +405,14 @@ void Connection::on_worker_ended(std::uint32_t queue, const WorkerEnd& end) {
   add_counters(ended_counters_, found->second->counters());
   facts_.queues->worker_ended(queue, found->second->totals(),
                               end.outcome == ipc::QueueOutcome::kGuestFault);
+  auto unexplained = found->second->take_unexplained();
   if (found->second->disk_os_errno() != 0) ended_disk_os_errno_ = found->second->disk_os_errno();
   // Not destroyed here: this is called from its own handler.
   services_.loop.post([dead = std::shared_ptr<Worker>(std::move(found->second))] {});
   workers_.erase(found);
   facts_.model.hooks->queue_ended(queue);
   if (!ending_) answer_end(queue, end);
+  if (unexplained) examine(queue, *std::move(unexplained));
   release_session_if_drained();
   finish_if_empty();
 }
@@ -479,15 +481,8 @@ void Connection::answer_death(std::uint32_t queue, WorkerEnd end, milliseconds l
   auto delay = restarts_[queue].after_death(end.lived);
   const bool forbidden = end.by_violation && !facts_.restart_after_violation;
   if (forbidden || !delay) {
-    const std::string why =
-        forbidden ? "its worker did what its jail forbids, which may have been an attack; "
-                    "--on-worker-violation=restart would start another one"
-                  : "its workers died too often in a row";
-    log_.error(name + " is not served any more: " + why + "; the guest has to reset the device");
-    log_.record(audit::queue_event(audit::Kind::kQueueGivenUp, queue, why));
+    say_given_up(queue, forbidden ? kForbidden : "its workers died too often in a row");
     end.outcome = ipc::QueueOutcome::kGaveUp;
-    restarts_.erase(queue);
-    died_at_.erase(queue);
     return answer_ended(queue, end);
   }
   delay = std::max(*delay, least_delay);
@@ -503,6 +498,14 @@ void Connection::answer_death(std::uint32_t queue, WorkerEnd end, milliseconds l
     const WorkerEnd ended = held_ends_.extract(queue).mapped().end;
     answer_ended(queue, ended);
   });
+}
+
+void Connection::say_given_up(std::uint32_t queue, const std::string& why) {
+  log_.error("queue " + std::to_string(queue) + " is not served any more: " + why +
+             "; the guest has to reset the device");
+  log_.record(audit::queue_event(audit::Kind::kQueueGivenUp, queue, why));
+  restarts_.erase(queue);
+  died_at_.erase(queue);
 }
 
 void Connection::answer_ended(std::uint32_t queue, const WorkerEnd& end) {

@@ -26,6 +26,7 @@
 #include "broker/exit_watch.h"
 #include "broker/jailer.h"
 #include "broker/keep.h"
+#include "broker/post_mortem.h"
 #include "broker/queue_book.h"
 #include "broker/restart_policy.h"
 #include "broker/services.h"
@@ -61,6 +62,11 @@ struct DeviceFacts {
     return keep == nullptr ? Outlives::kNobody : Outlives::kBroker;
   }
 };
+
+// Why a queue is given up whose worker's system call filter had to kill it.
+inline constexpr const char* kForbidden =
+    "its worker did what its jail forbids, which may have been an attack; "
+    "--on-worker-violation=restart would start another one";
 
 // How long workers may take to finish what they have taken once their VMM is gone.
 inline constexpr std::chrono::milliseconds kDrainPatience{30'000};
@@ -132,6 +138,10 @@ class Connection final : private SessionRequests {
   void go_on();
   void go_on_with(std::uint32_t queue, common::ipc::QueuePhase phase);
   void watch_adopted_workers();
+  // A worker that ended for a reason that nobody could tell at once.
+  void examine(std::uint32_t queue, policy::Child body);
+  void judge(std::uint32_t queue, pid_t pid, const Death& death);
+  void forbid(std::uint32_t queue, int tries_left);
   void replace_next();
 
   void open_queue(std::uint32_t queue) override;
@@ -169,6 +179,7 @@ class Connection final : private SessionRequests {
   }
   void send(std::span<const std::byte> message, std::span<const common::FdRef> fds);
   void answer_ended(std::uint32_t queue, const WorkerEnd& end);
+  void say_given_up(std::uint32_t queue, const std::string& why);
   // The queue's worker has died: says so to the session when another one may be started.
   void answer_end(std::uint32_t queue, const WorkerEnd& end);
   void answer_death(std::uint32_t queue, WorkerEnd end, std::chrono::milliseconds least_delay = {});
@@ -207,6 +218,8 @@ class Connection final : private SessionRequests {
   std::set<std::uint32_t> strangers_;  // Queues of workers that it does not know: they end first.
   std::map<std::uint32_t, WorkerEnd> early_ends_;  // Of others, meanwhile.
   std::vector<std::uint32_t> to_replace_;
+  std::map<pid_t, std::unique_ptr<PostMortem>> post_mortems_;
+  std::map<std::uint32_t, EventLoop::Registration> forbidding_;
 
   bool draining_ = false;  // By the operator: the VMM is told last.
   bool ending_ = false;    // No packet of the session's is acted on any more.

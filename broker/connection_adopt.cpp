@@ -13,6 +13,13 @@ namespace broker {
 namespace ipc = common::ipc;
 using std::chrono::milliseconds;
 
+namespace {
+
+constexpr int kForbidTries = 20;
+constexpr milliseconds kForbidRetry{50};
+
+}  // namespace
+
 common::Result<std::unique_ptr<Connection>> Connection::adopt(Services& services,
                                                               const DeviceFacts& facts,
                                                               DeviceLog& log, KeptThing session,
@@ -140,6 +147,46 @@ void Connection::watch_adopted_workers() {
   for (const auto& [queue, worker] : workers_) {
     if (!worker->watch_adopted()) worker->kill("its end could not be noticed");
   }
+}
+
+void Connection::examine(std::uint32_t queue, policy::Child body) {
+  const pid_t pid = body.pid;
+  post_mortems_[pid] = std::make_unique<PostMortem>(
+      services_.loop, services_.audit, std::move(body),
+      [this, queue, pid](const Death& death) { judge(queue, pid, death); });
+}
+
+void Connection::judge(std::uint32_t queue, pid_t pid, const Death& death) {
+  // Not destroyed here: this is called from its own handler.
+  services_.loop.post(
+      [done = std::make_shared<decltype(post_mortems_)::node_type>(post_mortems_.extract(pid))] {});
+  explain_death(death, pid, services_.audit,
+                [&log = log_, violation = death.by_seccomp(),
+                 process = audit::Process{audit::Role::kWorker, pid, queue},
+                 worker = "worker " + facts_.name + "/" + std::to_string(queue) + " ",
+                 who = " (pid " + std::to_string(pid) + ")"](const std::string& words) {
+                  log.error(worker + words + who);
+                  if (!violation) return;
+                  log.record(audit::process_refused(audit::Kind::kPolicyViolation, process, words));
+                });
+  if (death.by_seccomp() && !facts_.restart_after_violation) forbid(queue, kForbidTries);
+}
+
+// Between a worker's end and the next one's start there is nobody to stop: so we look again.
+void Connection::forbid(std::uint32_t queue, int tries_left) {
+  if (ending_) return;
+  if (auto held = held_ends_.extract(queue)) {
+    say_given_up(queue, kForbidden);
+    held.mapped().end.outcome = ipc::QueueOutcome::kGaveUp;
+    return answer_ended(queue, held.mapped().end);
+  }
+  if (const auto successor = workers_.find(queue); successor != workers_.end()) {
+    say_given_up(queue, kForbidden);
+    return successor->second->kill("the one before it did what its jail forbids");
+  }
+  if (tries_left == 0) return;  // The guest does not use that queue any more.
+  forbidding_[queue] = services_.loop.after(
+      kForbidRetry, [this, queue, tries_left] { forbid(queue, tries_left - 1); });
 }
 
 void Connection::replace_workers() {

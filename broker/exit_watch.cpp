@@ -12,14 +12,16 @@ namespace {
 // How long the new parent of an orphan, mostly init, may take to reap it.
 constexpr std::chrono::milliseconds kReapWait{2};
 constexpr int kReapTries = 50;
+constexpr int kReapTriesShort = 2;
 
 }  // namespace
 
-common::Result<void> ExitWatch::start(EventLoop& loop, Jailed& process, bool adopted, Ended ended) {
+common::Result<void> ExitWatch::start(EventLoop& loop, Jailed& process, bool adopted,
+                                      Patience patience, Ended ended) {
   loop_ = &loop;
   process_ = &process;
   adopted_ = adopted;
-  tries_left_ = kReapTries;
+  tries_left_ = patience == Patience::kShort ? kReapTriesShort : kReapTries;
   ended_ = std::move(ended);
   if (process.forensic.valid()) {
     TRY_LET(forensics_,

@@ -2,6 +2,7 @@
 // broker has started (keep.h). With --forensic also what one of ours was killed for.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 
@@ -17,9 +18,14 @@ class ExitWatch {
  public:
   using Ended = std::function<void(const Death&)>;
 
+  // Of an adopted one, how long to wait until somebody tells how it ended.
+  enum class Patience : std::uint8_t {
+    kUntilReaped,  // For as long as an init usually takes, and longer.
+    kShort,        // Where a PostMortem goes on asking.
+  };
   // `process` outlives the watch, which takes its end of the listener (Jailed::forensic).
   [[nodiscard]] common::Result<void> start(EventLoop& loop, Jailed& process, bool adopted,
-                                           Ended ended);
+                                           Patience patience, Ended ended);
   // We have asked it to end. If its status page then says that it does, that is told at once, as an
   // end that nobody saw: there is nothing left to decide by how it ended.
   void expect() noexcept { expected_ = true; }

@@ -57,7 +57,7 @@ common::Result<std::unique_ptr<Worker>> Worker::start(Services& services, Device
 }
 
 common::Result<void> Worker::watch() {
-  return exit_watch_.start(services_.loop, process_, adopted_,
+  return exit_watch_.start(services_.loop, process_, adopted_, ExitWatch::Patience::kShort,
                            [this](const Death& death) { on_exit(death); });
 }
 
@@ -248,13 +248,13 @@ void Worker::answer_all_swaps() {
 }
 
 void Worker::on_exit(const Death& told) {
-  const Death death = guessed(told);
-  if (death.known || !was_sealed() || services_.audit == nullptr) return conclude(death);
-  // It may have been what --on-worker-violation is about, and then the kernel has recorded it.
-  services_.audit->find(
-      pid(), [this, alive = std::weak_ptr(alive_), death](const std::optional<SeccompKill>& kill) {
-        if (!alive.expired()) conclude(kill ? Death{CLD_KILLED, SIGSYS} : death);
-      });
+  unexplained_ = !told.known && was_sealed() && !stop_asked_ && killed_because_.empty();
+  conclude(guessed(told));
+}
+
+std::optional<policy::Child> Worker::take_unexplained() {
+  if (!std::exchange(unexplained_, false)) return std::nullopt;
+  return policy::Child{process_.child.pid, std::move(process_.child.pidfd)};
 }
 
 void Worker::conclude(const Death& death) {
@@ -319,6 +319,7 @@ void Worker::log_end(const Death& death) {
   if (death.exited() && process_.page().fault.load(std::memory_order_relaxed) != 0) {
     return log_.warn(worker + " ended: " + fault_text() + who);
   }
+  if (unexplained_) return log_.error(worker + " ended; how is not known yet" + who);
   explain_death(death, pid(), services_.audit,
                 [&log = log_, worker, who, violation = death.by_seccomp(),
                  process = process()](const std::string& words) {

@@ -11,6 +11,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "broker/audit/device_events.h"
@@ -87,6 +88,10 @@ class Worker {
   // Puts `eventfd` in the place of the worker's call eventfd. `answered` is called once.
   void swap_call(common::Fd eventfd, std::function<void(bool swapped)> answered);
 
+  // Once it has ended: itself, where nobody could tell how, and what it was may yet be decided by
+  // that (--on-worker-violation). There once.
+  [[nodiscard]] std::optional<policy::Child> take_unexplained();
+
   [[nodiscard]] pid_t pid() const noexcept { return process_.child.pid; }
   [[nodiscard]] common::LayerResults layers() const { return reported_layers(process_.page()); }
   [[nodiscard]] std::uint32_t in_flight() const {
@@ -150,6 +155,7 @@ class Worker {
   common::Fd engine_;
   common::Fd stop_;
   bool adopted_ = false;
+  bool unexplained_ = false;
   bool watched_ = false;  // Adopted ones: from watch_adopted() on.
   Kept kept_;
   Ended ended_;
@@ -167,7 +173,6 @@ class Worker {
   EventLoop::Registration jail_timer_;
   EventLoop::Registration swap_timer_;
   ExitWatch exit_watch_;
-  const std::shared_ptr<int> alive_ = std::make_shared<int>();  // For answers that come late.
 };
 
 }  // namespace broker

@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -110,26 +109,6 @@ TEST_P(Takeover, WorkerThatDiesWithoutABrokerIsReplacedByTheNextOne) {
   load.expect_progress();
   load.stop();
   other.stop();
-  stop_all();
-}
-
-TEST_P(Takeover, AdoptedWorkerThatDiesIsReplaced) {
-  // The kernel tells how it ended only when its new parent, which is us, has heard of it.
-  ASSERT_EQ(::prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), 0);
-  start();
-  VerifiedLoad load(queue(), {.depth = 8});
-  const std::vector<pid_t> victims = host_.workers();
-  ASSERT_THAT(victims, SizeIs(1));
-  kill_broker();
-  start_again();
-  ASSERT_EQ(::kill(victims[0], SIGKILL), 0);
-  ASSERT_EQ(::waitpid(victims[0], nullptr, 0), victims[0]);
-  ASSERT_EQ(::prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0), 0);
-  load.expect_progress();
-  EXPECT_THAT(host_.broker().wait_for_line({"worker vda/0", "SIGKILL"}), Not(IsEmpty()))
-      << host_.broker().log();
-  EXPECT_THAT(host_.broker().wait_for_line({"queue 0 is served again"}), Not(IsEmpty()));
-  load.stop();
   stop_all();
 }
 
