@@ -1,5 +1,5 @@
-// common/virtqueue_wire.h: the split virtqueue and the feature bits every device shares
-// (virtio 1.2, chapters 2.7 and 6).
+// common/virtqueue_wire.h: the split and the packed virtqueue and the feature bits every device
+// shares (virtio 1.2, chapters 2.7, 2.8 and 6).
 #pragma once
 
 #include <cstddef>
@@ -61,6 +61,96 @@ inline constexpr std::uint64_t kUsedAlign = 4;
 
 // 2.7: a power of two up to 32768; ours is the limit the project states (README.md).
 inline constexpr std::uint32_t kQueueSizeMax = 1024;
+
+// 2.8.1: whether a descriptor of a packed ring is available, or used: both are compared with a
+// wrap counter.
+inline constexpr std::uint16_t kPackedAvail = 1U << 7;
+inline constexpr std::uint16_t kPackedUsed = 1U << 15;
+
+// 2.8.13; as the driver makes it available and, with `addr` left alone, as the device returns it.
+// The other flags are those of 2.7.5.
+struct WirePackedDesc {
+  Le64 addr;
+  Le32 len;
+  Le16 id;
+  Le16 flags;
+};
+static_assert(sizeof(WirePackedDesc) == 16 &&
+              std::has_unique_object_representations_v<WirePackedDesc>);
+inline constexpr std::uint64_t kPackedDescLenOffset = 8;
+inline constexpr std::uint64_t kPackedDescIdOffset = 12;
+inline constexpr std::uint64_t kPackedDescFlagsOffset = 14;
+
+// 2.8.10 and 2.8.14: when one side wants to hear from the other: le16 off_wrap, le16 flags.
+inline constexpr std::uint64_t kPackedEventBytes = 4;
+inline constexpr std::uint64_t kPackedEventOffWrapOffset = 0;
+inline constexpr std::uint64_t kPackedEventFlagsOffset = 2;
+inline constexpr std::uint16_t kPackedEventFlagsMask = 3;
+inline constexpr std::uint16_t kPackedEventEnable = 0;
+inline constexpr std::uint16_t kPackedEventDisable = 1;
+inline constexpr std::uint16_t kPackedEventDesc = 2;  // At off_wrap; only with EVENT_IDX.
+
+// 2.8: alignment each part must have.
+inline constexpr std::uint64_t kPackedDescAlign = 16;
+inline constexpr std::uint64_t kPackedEventAlign = 4;
+
+[[nodiscard]] constexpr std::uint64_t packed_ring_bytes(std::uint16_t size) noexcept {
+  return std::uint64_t{size} * sizeof(WirePackedDesc);
+}
+
+// A place in a packed ring: which descriptor, and how often the ring has been gone round (2.8.1).
+// Both begin at the first descriptor with a counter of 1.
+struct PackedPlace {
+  std::uint16_t index = 0;
+  bool wrap = true;
+
+  [[nodiscard]] constexpr bool operator==(const PackedPlace&) const noexcept = default;
+  // As vhost-user and off_wrap have it: bit 15 is the wrap counter.
+  [[nodiscard]] constexpr std::uint16_t word() const noexcept {
+    return static_cast<std::uint16_t>(index | (wrap ? 0x8000U : 0U));
+  }
+  [[nodiscard]] static constexpr PackedPlace from(std::uint16_t word) noexcept {
+    return {static_cast<std::uint16_t>(word & 0x7fffU), (word & 0x8000U) != 0};
+  }
+};
+
+// Where a back-end stands in a packed ring: what vhost-user's SET_VRING_BASE and GET_VRING_BASE
+// carry, 32 bits ("Vring state description", packed virtqueues). Equal where nothing is in flight.
+struct PackedBase {
+  PackedPlace avail;  // The next descriptor to take,
+  PackedPlace used;   // and the next to return.
+
+  [[nodiscard]] constexpr bool operator==(const PackedBase&) const noexcept = default;
+};
+inline constexpr std::uint32_t kPackedBaseFresh = 0x8000'8000U;
+
+[[nodiscard]] constexpr std::uint32_t pack_vring_base(const PackedBase& base) noexcept {
+  return base.avail.word() | std::uint32_t{base.used.word()} << 16;
+}
+[[nodiscard]] constexpr PackedBase unpack_vring_base(std::uint32_t base) noexcept {
+  return {PackedPlace::from(static_cast<std::uint16_t>(base)),
+          PackedPlace::from(static_cast<std::uint16_t>(base >> 16))};
+}
+static_assert(pack_vring_base({}) == kPackedBaseFresh &&
+              unpack_vring_base(kPackedBaseFresh) == PackedBase{});
+
+// How far `to` is ahead of `from`, in descriptors; `size` of them are one round. Both within the
+// ring. More than `size`: `to` cannot be ahead.
+[[nodiscard]] constexpr std::uint32_t packed_distance(PackedPlace from, PackedPlace to,
+                                                      std::uint32_t size) noexcept {
+  if (from.wrap == to.wrap) {
+    return to.index >= from.index ? std::uint32_t{to.index} - from.index : UINT32_MAX;
+  }
+  return size - from.index + to.index;
+}
+
+// Whether a back-end can stand there in a ring of `size`: both places are in it, and what is in
+// flight is no more than it holds.
+[[nodiscard]] constexpr bool packed_base_is_sane(const PackedBase& base,
+                                                 std::uint32_t size) noexcept {
+  return base.avail.index < size && base.used.index < size &&
+         packed_distance(base.used, base.avail, size) <= size;
+}
 
 // Chapter 6 and vhost-user: bits shared by all device types, as masks.
 inline constexpr std::uint64_t kFeatureLogAll = 1ULL << 26;            // vhost
