@@ -23,9 +23,10 @@ constexpr std::uint64_t kHighFileOffset =
 
 constexpr std::uint64_t kUnderstood =
     common::kFeatureVersion1 | common::kFeatureEventIdx | common::kFeatureIndirectDesc |
-    kVhostFeatureProtocol | blk::kFeatureSizeMax | blk::kFeatureSegMax | blk::kFeatureReadOnly |
-    blk::kFeatureBlkSize | blk::kFeatureFlush | blk::kFeatureTopology | blk::kFeatureConfigWce |
-    blk::kFeatureMq | blk::kFeatureDiscard | blk::kFeatureWriteZeroes;
+    common::kFeatureRingPacked | kVhostFeatureProtocol | blk::kFeatureSizeMax |
+    blk::kFeatureSegMax | blk::kFeatureReadOnly | blk::kFeatureBlkSize | blk::kFeatureFlush |
+    blk::kFeatureTopology | blk::kFeatureConfigWce | blk::kFeatureMq | blk::kFeatureDiscard |
+    blk::kFeatureWriteZeroes;
 
 constexpr std::uint64_t kProtocolUnderstood =
     kProtocolMq | kProtocolLogShmfd | kProtocolReplyAck | kProtocolConfig | kProtocolMemSlots |
@@ -38,6 +39,7 @@ BlkClient::BlkClient(VhostFrontend vhost, const Options& options)
     : options_(options), vhost_(std::move(vhost)) {
   if (!options_.shape.event_idx) options_.features &= ~common::kFeatureEventIdx;
   if (!options_.shape.indirect) options_.features &= ~common::kFeatureIndirectDesc;
+  if (!options_.shape.packed) options_.features &= ~common::kFeatureRingPacked;
   if (!options_.handshake) {
     make_memory();
     return;
@@ -84,11 +86,13 @@ void BlkClient::choose_features() {
   features_ = offered_ & kUnderstood & options_.features;
   options_.shape.event_idx = (features_ & common::kFeatureEventIdx) != 0;
   options_.shape.indirect = (features_ & common::kFeatureIndirectDesc) != 0;
+  const bool packed = (features_ & common::kFeatureRingPacked) != 0;
+  require(packed == options_.shape.packed, "the back-end does not offer packed rings");
   if (queues_.empty()) make_memory();
   vhost_.set_features(features_);
 }
 
-void BlkClient::describe_ring(std::uint32_t index, std::uint16_t base) {
+void BlkClient::describe_ring(std::uint32_t index, std::uint32_t base) {
   const RingPlace& place = queue(index).place();
   vhost_.set_vring_num(index, place.size);
   vhost_.set_vring_base(index, base);
@@ -156,7 +160,7 @@ void BlkClient::start_all() {
   vhost_.set_mem_table(memory_);
   for (std::uint32_t i = 0; i < queues(); ++i) {
     give_err(i);
-    describe_ring(i, queue(i).driver().used_idx());
+    describe_ring(i, queue(i).ring().base_of_used());
     give_kick(i);
     give_call(i);
   }
@@ -170,7 +174,7 @@ std::uint32_t BlkClient::stop_ring(std::uint32_t index) {
   return vhost_.get_vring_base(index);
 }
 
-void BlkClient::restart_ring(std::uint32_t index, std::uint16_t base) {
+void BlkClient::restart_ring(std::uint32_t index, std::uint32_t base) {
   describe_ring(index, base);
   give_kick(index);
   give_call(index);

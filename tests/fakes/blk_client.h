@@ -22,7 +22,7 @@ class BlkClient {
  public:
   struct Options {
     std::uint16_t queues = 1;
-    BlkQueueDriver::Shape shape = {};
+    BlkQueueDriver::Shape shape = {};         // With `packed`, fails where that is not offered.
     std::uint64_t features = ~0ULL;           // Acknowledged where offered and understood.
     std::uint64_t protocol_features = ~0ULL;  // Likewise.
     bool acks = true;
@@ -51,7 +51,7 @@ class BlkClient {
   // The handshake's parts, for tests that need another order.
   void negotiate_protocol();
   void choose_features();
-  void describe_ring(std::uint32_t index, std::uint16_t base);  // NUM, BASE, ADDR
+  void describe_ring(std::uint32_t index, std::uint32_t base);  // NUM, BASE, ADDR
   void give_kick(std::uint32_t index);
   void give_call(std::uint32_t index);
   void give_err(std::uint32_t index);
@@ -73,7 +73,7 @@ class BlkClient {
   // ENABLE 0 and GET_VRING_BASE, as QEMU stops a ring. What the device has taken is answered then.
   [[nodiscard]] std::uint32_t stop_ring(std::uint32_t index);
   // Stopped before: BASE, ADDR, KICK, CALL, ENABLE again.
-  void restart_ring(std::uint32_t index, std::uint16_t base);
+  void restart_ring(std::uint32_t index, std::uint32_t base);
 
   // Guest memory that no queue uses, in a region of its own.
   static constexpr std::uint64_t kSpareAddr = 0xa0000000;

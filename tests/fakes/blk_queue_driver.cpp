@@ -51,11 +51,11 @@ BlkQueueDriver::BlkQueueDriver(const VmMemory& memory, std::uint64_t guest_addr,
     : memory_(memory),
       shape_(shape),
       place_(RingPlace::packed_from(guest_addr, shape.size)),
-      driver_(place_, memory, shape.event_idx),
+      ring_(place_, memory, shape.packed, shape.event_idx),
       kick_(make_eventfd()),
       err_(make_eventfd()),
       slots_(shape.slots),
-      slot_of_head_(shape.size, kNoSlot),
+      slot_of_token_(shape.size, kNoSlot),
       scratch_(pages(place_.end())) {
   std::uint64_t next = scratch_ + kScratchBytes;
   for (Slot& slot : slots_) {
@@ -64,9 +64,6 @@ BlkQueueDriver::BlkQueueDriver(const VmMemory& memory, std::uint64_t guest_addr,
     slot.table = next + kPage;
     slot.data = slot.table + kTableBytes;
     next += slot_bytes_all(shape);
-  }
-  for (std::uint16_t i = shape.size; i > 0; --i) {
-    free_descs_.push_back(static_cast<std::uint16_t>(i - 1));
   }
 }
 
@@ -96,35 +93,10 @@ std::span<std::byte> BlkQueueDriver::data(std::uint16_t slot) const {
   return memory_.span(slots_.at(slot).data, shape_.slot_bytes);
 }
 
-std::uint16_t BlkQueueDriver::take_desc() {
-  require(!free_descs_.empty(), "the test's request does not fit into its ring");
-  const std::uint16_t index = free_descs_.back();
-  free_descs_.pop_back();
-  return index;
-}
-
-void BlkQueueDriver::chain_direct(Slot& slot, std::span<const common::WireDesc> parts) {
-  for (std::size_t i = 0; i < parts.size(); ++i) slot.descs.push_back(take_desc());
-  for (std::size_t i = 0; i < parts.size(); ++i) {
-    const bool last = i + 1 == parts.size();
-    const auto flags =
-        static_cast<std::uint16_t>(parts[i].flags.get() | (last ? 0 : common::kDescNext));
-    driver_.set_desc(slot.descs[i], parts[i].addr.get(), parts[i].len.get(), flags,
-                     last ? std::uint16_t{0} : slot.descs[i + 1]);
-  }
-}
-
-void BlkQueueDriver::chain_indirect(Slot& slot, std::span<const common::WireDesc> parts) {
-  std::vector<common::WireDesc> table(parts.begin(), parts.end());
-  for (std::size_t i = 0; i + 1 < table.size(); ++i) {
-    table[i].flags = common::Le16(table[i].flags.get() | common::kDescNext);
-    table[i].next = common::Le16(static_cast<std::uint16_t>(i + 1));
-  }
-  const std::size_t bytes = table.size() * sizeof(common::WireDesc);
-  std::memcpy(memory_.at(slot.table, bytes), table.data(), bytes);
-  slot.descs.push_back(take_desc());
-  driver_.set_desc(slot.descs[0], slot.table, static_cast<std::uint32_t>(bytes),
-                   common::kDescIndirect, 0);
+common::WireDesc BlkQueueDriver::indirect(const Slot& slot,
+                                          std::span<const common::WireDesc> parts) const {
+  write_table(memory_.at(slot.table, parts.size_bytes()), parts, shape_.packed);
+  return desc(slot.table, parts.size_bytes(), common::kDescIndirect);
 }
 
 void BlkQueueDriver::prepare(std::uint16_t index, common::blk::RequestType type,
@@ -145,18 +117,13 @@ void BlkQueueDriver::prepare(std::uint16_t index, common::blk::RequestType type,
                          device_writes ? common::kDescWrite : std::uint16_t{0}));
   }
   parts.push_back(desc(slot.status, 1, common::kDescWrite));
-  if (shape_.indirect) {
-    chain_indirect(slot, parts);
-  } else {
-    chain_direct(slot, parts);
-  }
+  if (shape_.indirect) parts = {indirect(slot, parts)};
   slot.busy = true;
-  slot_of_head_[slot.descs[0]] = index;
-  driver_.offer(slot.descs[0]);
+  slot_of_token_[ring_.add(parts)] = index;
 }
 
 void BlkQueueDriver::send() {
-  if (driver_.publish()) kick();
+  if (ring_.publish()) kick();
 }
 
 void BlkQueueDriver::kick() const {
@@ -167,30 +134,26 @@ void BlkQueueDriver::kick() const {
 }
 
 std::optional<BlkDone> BlkQueueDriver::harvest() {
-  const std::optional<common::WireUsedElem> used = driver_.take();
+  const auto used = ring_.take();
   if (!used) return std::nullopt;
-  const std::uint32_t head = used->id.get();
-  require(head < slot_of_head_.size() && slot_of_head_[head] != kNoSlot,
-          "the device returned a chain that is not out: " + std::to_string(head));
-  const std::uint16_t index = std::exchange(slot_of_head_[head], kNoSlot);
+  const std::uint16_t index = std::exchange(slot_of_token_[used->token], kNoSlot);
+  require(index != kNoSlot, "the device returned a chain that is not a request's");
   Slot& slot = slots_[index];
-  free_descs_.insert(free_descs_.end(), slot.descs.begin(), slot.descs.end());
-  slot.descs.clear();
   slot.busy = false;
-  return BlkDone{index, static_cast<std::uint8_t>(*memory_.at(slot.status)), used->len.get()};
+  return BlkDone{index, static_cast<std::uint8_t>(*memory_.at(slot.status)), used->len};
 }
 
 std::optional<BlkDone> BlkQueueDriver::wait(int timeout_ms) {
   while (true) {
     if (std::optional<BlkDone> done = harvest()) return done;
-    if (!driver_.enable_interrupts()) continue;
+    if (!ring_.enable_interrupts()) continue;
     if (!doorbell_.wait(timeout_ms)) return std::nullopt;
   }
 }
 
 std::optional<BlkDone> BlkQueueDriver::poll(int timeout_ms) {
   const auto give_up = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
-  driver_.disable_interrupts();
+  ring_.disable_interrupts();
   while (std::chrono::steady_clock::now() < give_up) {
     if (std::optional<BlkDone> done = harvest()) return done;
   }

@@ -11,8 +11,8 @@
 
 #include "common/fd.h"
 #include "common/virtio_blk_wire.h"
+#include "tests/fakes/chain_ring.h"
 #include "tests/fakes/doorbell.h"
-#include "tests/fakes/split_driver.h"
 #include "tests/fakes/vm_memory.h"
 
 namespace fakes {
@@ -37,6 +37,7 @@ class BlkQueueDriver {
     std::uint32_t slot_bytes = 64 * 1024;
     bool event_idx = true;
     bool indirect = true;
+    bool packed = false;
   };
   static constexpr std::uint16_t kSegmentsMost = 300;  // In one request.
   static constexpr std::uint32_t kScratchBytes = 64 * 1024;
@@ -46,7 +47,10 @@ class BlkQueueDriver {
   BlkQueueDriver(const VmMemory& memory, std::uint64_t guest_addr, const Shape& shape);
 
   [[nodiscard]] const RingPlace& place() const noexcept { return place_; }
-  [[nodiscard]] SplitDriver& driver() noexcept { return driver_; }
+  // Only where the ring is one.
+  [[nodiscard]] SplitDriver& driver() noexcept { return ring_.split(); }
+  [[nodiscard]] PackedDriver& packed_driver() noexcept { return ring_.packed(); }
+  [[nodiscard]] ChainRing& ring() noexcept { return ring_; }
   [[nodiscard]] Doorbell& doorbell() noexcept { return doorbell_; }
   [[nodiscard]] common::FdRef kick_fd() const noexcept { return kick_.ref(); }
   [[nodiscard]] common::FdRef err_fd() const noexcept { return err_.ref(); }
@@ -90,27 +94,24 @@ class BlkQueueDriver {
  private:
   struct Slot {
     bool busy = false;
-    std::uint64_t header = 0;          // Guest addresses: request header,
-    std::uint64_t status = 0;          // status byte,
-    std::uint64_t table = 0;           // indirect table,
-    std::uint64_t data = 0;            // data.
-    std::vector<std::uint16_t> descs;  // Of the ring's table, while busy.
+    std::uint64_t header = 0;  // Guest addresses: request header,
+    std::uint64_t status = 0;  // status byte,
+    std::uint64_t table = 0;   // indirect table,
+    std::uint64_t data = 0;    // data.
   };
   [[nodiscard]] static std::uint64_t slot_bytes_all(const Shape& shape) noexcept;
-  void chain_direct(Slot& slot, std::span<const common::WireDesc> parts);
-  void chain_indirect(Slot& slot, std::span<const common::WireDesc> parts);
-  [[nodiscard]] std::uint16_t take_desc();
+  [[nodiscard]] common::WireDesc indirect(const Slot& slot,
+                                          std::span<const common::WireDesc> parts) const;
 
   const VmMemory& memory_;
   Shape shape_;
   RingPlace place_;
-  SplitDriver driver_;
+  ChainRing ring_;
   Doorbell doorbell_;
   common::Fd kick_;
   common::Fd err_;
   std::vector<Slot> slots_;
-  std::vector<std::uint16_t> free_descs_;
-  std::vector<std::uint16_t> slot_of_head_;
+  std::vector<std::uint16_t> slot_of_token_;
   std::uint64_t scratch_ = 0;
 };
 

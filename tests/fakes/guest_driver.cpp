@@ -109,6 +109,15 @@ GuestDriver::GuestDriver(GuestRam& ram, const Options& options)
   ram.fill(desc_, common::desc_table_bytes(options.queue_size), 0);
   ram.fill(avail_, common::avail_bytes(options.queue_size, true), 0);
   ram.fill(used_, common::used_bytes(options.queue_size, true), 0);
+  if (options.packed) {
+    const PackedParts parts{
+        .ring = ram.bytes(desc_, common::packed_ring_bytes(options.queue_size)).data(),
+        .driver_area = ram.bytes(avail_, common::kPackedEventBytes).data(),
+        .device_area = ram.bytes(used_, common::kPackedEventBytes).data()};
+    packed_ = PackedDriver(options.queue_size, parts, options.event_idx, options.first_id);
+    if (options.first_place != common::PackedPlace{}) packed_.start_at(options.first_place);
+    return;
+  }
   for (std::uint16_t i = options.queue_size; i > 0; --i)
     free_.push_back(static_cast<std::uint16_t>(i - 1));
   store_avail_idx(options.first_index);
@@ -118,7 +127,8 @@ GuestDriver::GuestDriver(GuestRam& ram, const Options& options)
 
 std::uint64_t GuestDriver::ring_features() const {
   return common::kFeatureVersion1 | (options_.event_idx ? common::kFeatureEventIdx : 0) |
-         (options_.indirect ? common::kFeatureIndirectDesc : 0);
+         (options_.indirect ? common::kFeatureIndirectDesc : 0) |
+         (options_.packed ? common::kFeatureRingPacked : 0);
 }
 
 common::ipc::RingStart GuestDriver::ring_start(std::uint64_t device_features) const {
@@ -129,7 +139,7 @@ common::ipc::RingStart GuestDriver::ring_start(std::uint64_t device_features) co
   start.avail_addr = avail_.value;
   start.used_addr = used_.value;
   start.features = ring_features() | device_features;
-  start.next_avail = options_.first_index;
+  start.next_avail = options_.packed ? packed_.base() : options_.first_index;
   start.has_kick = 1;
   start.has_call = 1;
   return start;
@@ -147,10 +157,11 @@ std::uint16_t GuestDriver::take_desc() {
 }
 
 std::uint32_t GuestDriver::free_descriptors() const {
-  return static_cast<std::uint32_t>(free_.size());
+  return options_.packed ? packed_.free_descriptors() : static_cast<std::uint32_t>(free_.size());
 }
 
 std::optional<std::uint16_t> GuestDriver::add(std::span<const Buffer> buffers, Layout layout) {
+  if (options_.packed) return add_packed(buffers, layout);
   const std::size_t direct = layout == Layout::kDirect  ? buffers.size()
                              : layout == Layout::kMixed ? 2
                                                         : 1;
@@ -174,6 +185,24 @@ std::optional<std::uint16_t> GuestDriver::add(std::span<const Buffer> buffers, L
   }
   offer(head);
   return head;
+}
+
+std::optional<std::uint16_t> GuestDriver::add_packed(std::span<const Buffer> buffers,
+                                                     Layout layout) {
+  std::vector<WireDesc> parts;
+  for (const Buffer& buffer : buffers) {
+    parts.push_back(make_desc(buffer.addr, buffer.bytes, buffer.writable ? common::kDescWrite : 0));
+  }
+  if (layout == Layout::kDirect) return packed_.add(parts);
+  // 2.8.7: neither links nor ids.
+  const GuestAddr table = ram_.alloc(parts.size() * sizeof(common::WirePackedDesc));
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    ram_.put(GuestAddr{table.value + i * sizeof(common::WirePackedDesc)},
+             common::WirePackedDesc{parts[i].addr, parts[i].len, Le16(0), parts[i].flags});
+  }
+  const auto bytes = static_cast<std::uint32_t>(parts.size() * sizeof(common::WirePackedDesc));
+  const WireDesc holder = make_desc(table, bytes, common::kDescIndirect);
+  return packed_.add({&holder, 1});
 }
 
 void GuestDriver::write_chain(std::span<const Buffer> buffers, std::uint16_t head) {
@@ -234,6 +263,7 @@ void GuestDriver::store_used_idx(std::uint16_t value) {
 }
 
 bool GuestDriver::publish() {
+  if (options_.packed) return packed_.publish();
   const std::uint16_t before = shown_avail_;
   shown_avail_ = next_avail_;
   store_avail_idx(shown_avail_);
@@ -245,6 +275,10 @@ bool GuestDriver::publish() {
 }
 
 std::optional<Used> GuestDriver::next_used() {
+  if (options_.packed) {
+    const auto used = packed_.take();
+    return used ? std::optional(Used{used->token, used->len}) : std::nullopt;
+  }
   if (used_idx() == next_used_) return std::nullopt;
   const std::uint64_t slot = next_used_ % options_.queue_size;
   const auto elem = ram_.get<common::WireUsedElem>(
@@ -260,6 +294,7 @@ std::optional<Used> GuestDriver::next_used() {
 }
 
 bool GuestDriver::enable_calls() {
+  if (options_.packed) return !packed_.enable_interrupts();
   if (options_.event_idx) {
     store_used_event(next_used_);
   } else {
@@ -270,6 +305,7 @@ bool GuestDriver::enable_calls() {
 }
 
 void GuestDriver::disable_calls() {
+  if (options_.packed) return packed_.disable_interrupts();
   if (options_.event_idx) {
     store_used_event(static_cast<std::uint16_t>(next_used_ - 1));
   } else {
@@ -279,6 +315,7 @@ void GuestDriver::disable_calls() {
 }
 
 void GuestDriver::call_after(std::uint16_t answers) {
+  if (options_.packed) return packed_.interrupt_after(answers - 1U);
   store_used_event(static_cast<std::uint16_t>(next_used_ + answers - 1));
 }
 

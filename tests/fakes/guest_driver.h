@@ -1,8 +1,9 @@
-// tests/fakes/guest_driver.h: the guest's half of a split ring, honest or not.
+// tests/fakes/guest_driver.h: the guest's half of a ring, honest or not.
 //
 // GuestRam is a guest's memory: private, or a memfd that a VMM's half of vhost-user can share.
 // GuestDriver is the driver of one queue in it. add()/publish()/next_used() keep every rule of
-// virtio 1.2, 2.7; the functions below "Not honest" break whichever one a test wants broken.
+// virtio 1.2, 2.7 or 2.8; the functions below "Not honest" break whichever one a test wants broken:
+// those of a split ring here, those of a packed one in packed().
 // One thread for one driver; several drivers may share one GuestRam once their buffers are there.
 #pragma once
 
@@ -19,6 +20,7 @@
 #include "common/guest_memory.h"
 #include "common/ipc/worker_messages.h"
 #include "common/virtqueue_wire.h"
+#include "tests/fakes/packed_driver.h"
 
 namespace fakes {
 
@@ -86,11 +88,15 @@ class GuestDriver {
     bool event_idx = true;
     bool indirect = true;
     std::uint16_t first_index = 0;  // Where avail.idx and used.idx start.
+    bool packed = false;
+    common::PackedPlace first_place = {};  // Where a packed ring starts.
+    std::uint16_t first_id = 0xfff0;       // And its buffer ids.
   };
   enum class Layout : std::uint8_t {
     kDirect,
     kIndirect,
-    kMixed,  // The first descriptor in the ring's table, the rest in an indirect one.
+    kMixed,  // The first descriptor in the ring's table, the rest in an indirect one; which a
+             // packed ring does not allow (2.8.19), so that it has kIndirect.
   };
 
   // Takes the three parts of the ring from `ram`, zeroed.
@@ -108,6 +114,7 @@ class GuestDriver {
 
   // --- honest -----------------------------------------------------------------------------------
   // Builds a chain and puts its head into the avail ring. Nothing where descriptors have run out.
+  // What stands for a chain of a packed ring is PackedDriver's token.
   [[nodiscard]] std::optional<std::uint16_t> add(std::span<const Buffer> buffers,
                                                  Layout layout = Layout::kDirect);
   // Shows the device what was added. True if it wants a kick for that.
@@ -122,7 +129,9 @@ class GuestDriver {
   [[nodiscard]] std::uint32_t free_descriptors() const;
   [[nodiscard]] std::uint16_t avail_idx() const { return next_avail_; }
 
-  // --- what the device wrote --------------------------------------------------------------------
+  [[nodiscard]] PackedDriver& packed() { return packed_; }
+
+  // --- what the device wrote, of a split ring ---------------------------------------------------
   [[nodiscard]] std::uint16_t used_idx() const;
   [[nodiscard]] std::uint16_t used_flags() const;
   [[nodiscard]] std::uint16_t avail_event() const;
@@ -142,6 +151,8 @@ class GuestDriver {
   [[nodiscard]] std::uint16_t take_desc();
   void write_chain(std::span<const Buffer> buffers, std::uint16_t first);
   [[nodiscard]] common::WireDesc indirect_desc(std::span<const Buffer> buffers, std::uint16_t head);
+  [[nodiscard]] std::optional<std::uint16_t> add_packed(std::span<const Buffer> buffers,
+                                                        Layout layout);
 
   GuestRam& ram_;
   Options options_;
@@ -156,6 +167,7 @@ class GuestDriver {
   std::uint16_t next_avail_;
   std::uint16_t shown_avail_;
   std::uint16_t next_used_;
+  PackedDriver packed_;
 };
 
 [[nodiscard]] common::WireDesc make_desc(common::GuestAddr addr, std::uint32_t bytes,

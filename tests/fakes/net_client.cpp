@@ -16,11 +16,12 @@ constexpr std::uint64_t kMemoryFileOffset = 0x3000;
 
 constexpr std::uint64_t kUnderstood =
     common::kFeatureVersion1 | common::kFeatureEventIdx | common::kFeatureIndirectDesc |
-    common::kFeatureInOrder | kVhostFeatureProtocol | net::kFeatureCsum | net::kGuestOffloads |
-    net::kFeatureCtrlGuestOffloads | net::kFeatureMtu | net::kFeatureMac | net::kFeatureHostTso4 |
-    net::kFeatureHostTso6 | net::kFeatureHostEcn | net::kFeatureHostUfo | net::kFeatureHostUso |
-    net::kFeatureMergeableBuffers | net::kFeatureStatus | net::kFeatureCtrlVq |
-    net::kFeatureCtrlRx | net::kFeatureCtrlMacAddr | net::kFeatureGuestAnnounce | net::kFeatureMq;
+    common::kFeatureRingPacked | common::kFeatureInOrder | kVhostFeatureProtocol |
+    net::kFeatureCsum | net::kGuestOffloads | net::kFeatureCtrlGuestOffloads | net::kFeatureMtu |
+    net::kFeatureMac | net::kFeatureHostTso4 | net::kFeatureHostTso6 | net::kFeatureHostEcn |
+    net::kFeatureHostUfo | net::kFeatureHostUso | net::kFeatureMergeableBuffers |
+    net::kFeatureStatus | net::kFeatureCtrlVq | net::kFeatureCtrlRx | net::kFeatureCtrlMacAddr |
+    net::kFeatureGuestAnnounce | net::kFeatureMq;
 
 constexpr std::uint64_t kProtocolRarp = 1ULL << 2;
 constexpr std::uint64_t kProtocolMtu = 1ULL << 4;
@@ -43,6 +44,7 @@ NetQueueDriver::Shape NetClient::shape_of(std::uint32_t index) const {
   if (index == 2U * options_.pairs) shape = {.size = 64, .slots = 4, .slot_bytes = 4096};
   shape.event_idx = (features_ & common::kFeatureEventIdx) != 0;
   shape.indirect = (features_ & common::kFeatureIndirectDesc) != 0;
+  shape.packed = options_.packed;
   const bool legacy = (features_ & (common::kFeatureVersion1 | net::kFeatureMergeableBuffers)) == 0;
   shape.header_bytes = legacy ? net::kLegacyHeaderBytes : net::kHeaderBytes;
   return shape;
@@ -75,6 +77,9 @@ void NetClient::negotiate_protocol() {
 void NetClient::choose_features() {
   features_ = offered_ & kUnderstood & options_.features;
   if (!options_.control) features_ &= ~net::kFeatureCtrlVq;
+  if (!options_.packed) features_ &= ~common::kFeatureRingPacked;
+  const bool packed = (features_ & common::kFeatureRingPacked) != 0;
+  require(packed == options_.packed, "the back-end does not offer packed rings");
   if (queues_.empty()) make_memory();
   vhost_.set_features(features_);
 }
@@ -85,7 +90,7 @@ std::uint32_t NetClient::number_of(std::uint32_t index) {
   return multiqueue ? 2U * config().max_virtqueue_pairs.get() : 2;
 }
 
-void NetClient::start_queue(std::uint32_t index, std::uint16_t base) {
+void NetClient::start_queue(std::uint32_t index, std::uint32_t base) {
   NetQueueDriver& queue = *queues_.at(index);
   const std::uint32_t number = number_of(index);
   vhost_.set_vring_num(number, queue.place().size);
@@ -98,7 +103,7 @@ void NetClient::start_queue(std::uint32_t index, std::uint16_t base) {
 
 void NetClient::start_all() {
   vhost_.set_mem_table(memory_);
-  for (std::uint32_t i = 0; i < queues(); ++i) start_queue(i);
+  for (std::uint32_t i = 0; i < queues(); ++i) start_queue(i, queues_.at(i)->ring().base());
   if ((features_ & kVhostFeatureProtocol) != 0) {
     for (std::uint32_t i = 0; i < queues(); ++i) enable(number_of(i), true);
   }

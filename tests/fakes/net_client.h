@@ -20,6 +20,7 @@ class NetClient {
  public:
   struct Options {
     std::uint16_t pairs = 1;
+    bool packed = false;   // All rings; fails where that is not offered.
     bool control = false;  // The control virtqueue is ours to serve, as with crosvm.
     NetQueueDriver::Shape receive = {};
     NetQueueDriver::Shape transmit = {.slot_bytes = 70000};
@@ -52,7 +53,7 @@ class NetClient {
   void negotiate_protocol();
   void choose_features();
   void start_all();
-  void start_queue(std::uint32_t index, std::uint16_t base = 0);
+  void start_queue(std::uint32_t index, std::uint32_t base);
   void enable(std::uint32_t index, bool on) { vhost_.set_vring_enable(index, on); }
   void enable_pair(std::uint32_t pair, bool on);
   [[nodiscard]] std::uint32_t queues() const noexcept {

@@ -8,6 +8,7 @@
 #include <array>
 #include <chrono>
 #include <cstring>
+#include <utility>
 
 #include "tests/fakes/failure.h"
 #include "tests/fakes/vhost_frontend.h"
@@ -50,14 +51,10 @@ NetQueueDriver::NetQueueDriver(const VmMemory& memory, std::uint64_t guest_addr,
 }
 
 void NetQueueDriver::reset() {
-  driver_ = SplitDriver(place_, memory_, shape_.event_idx);
+  ring_ = ChainRing(place_, memory_, shape_.packed, shape_.event_idx);
   slots_.assign(shape_.slots, Slot());
-  slot_of_head_.assign(shape_.size, kNoSlot);
-  free_descs_.clear();
+  slot_of_token_.assign(shape_.size, kNoSlot);
   order_.clear();
-  for (std::uint16_t i = shape_.size; i > 0; --i) {
-    free_descs_.push_back(static_cast<std::uint16_t>(i - 1));
-  }
   std::uint64_t next = pages(place_.end());
   for (Slot& slot : slots_) {
     slot.table = next;
@@ -82,48 +79,32 @@ std::span<std::byte> NetQueueDriver::data(std::uint16_t slot) const {
   return memory_.span(slots_.at(slot).data, shape_.slot_bytes);
 }
 
-std::uint16_t NetQueueDriver::take_desc() {
-  require(!free_descs_.empty(), "the test's chain does not fit into its ring");
-  const std::uint16_t index = free_descs_.back();
-  free_descs_.pop_back();
-  return index;
-}
-
 void NetQueueDriver::prepare(std::uint16_t number, std::span<const NetPiece> pieces) {
   Slot& slot = slots_.at(number);
   require(!slot.busy && !pieces.empty() && pieces.size() <= kPiecesMost, "not such a chain");
-  const auto flags = [&](std::size_t i) {
-    return static_cast<std::uint16_t>((pieces[i].device_writes ? common::kDescWrite : 0) |
-                                      (i + 1 < pieces.size() ? common::kDescNext : 0));
-  };
   slot.busy = true;
-  if (pieces.size() > 1 && shape_.indirect) {
-    std::vector<common::WireDesc> table;
-    for (std::size_t i = 0; i < pieces.size(); ++i) {
-      table.push_back({.addr = common::Le64(slot.data + pieces[i].offset),
-                       .len = common::Le32(pieces[i].bytes),
-                       .flags = common::Le16(flags(i)),
-                       .next = common::Le16(static_cast<std::uint16_t>(i + 1))});
-    }
-    const std::size_t bytes = table.size() * sizeof(common::WireDesc);
-    std::memcpy(memory_.at(slot.table, bytes), table.data(), bytes);
-    slot.descs.push_back(take_desc());
-    driver_.set_desc(slot.descs[0], slot.table, static_cast<std::uint32_t>(bytes),
-                     common::kDescIndirect, 0);
-  } else {
-    for (std::size_t i = 0; i < pieces.size(); ++i) slot.descs.push_back(take_desc());
-    for (std::size_t i = 0; i < pieces.size(); ++i) {
-      driver_.set_desc(slot.descs[i], slot.data + pieces[i].offset, pieces[i].bytes, flags(i),
-                       i + 1 < pieces.size() ? slot.descs[i + 1] : std::uint16_t{0});
-    }
+  std::vector<common::WireDesc> parts;
+  for (const NetPiece& piece : pieces) {
+    const std::uint16_t flags = piece.device_writes ? common::kDescWrite : std::uint16_t{0};
+    parts.push_back({.addr = common::Le64(slot.data + piece.offset),
+                     .len = common::Le32(piece.bytes),
+                     .flags = common::Le16(flags),
+                     .next = common::Le16(0)});
   }
-  slot_of_head_[slot.descs[0]] = number;
+  if (parts.size() > 1 && shape_.indirect) {
+    const std::size_t bytes = parts.size() * sizeof(common::WireDesc);
+    write_table(memory_.at(slot.table, bytes), parts, shape_.packed);
+    parts = {{.addr = common::Le64(slot.table),
+              .len = common::Le32(static_cast<std::uint32_t>(bytes)),
+              .flags = common::Le16(common::kDescIndirect),
+              .next = common::Le16(0)}};
+  }
+  slot_of_token_[ring_.add(parts)] = number;
   order_.push_back(number);
-  driver_.offer(slot.descs[0]);
 }
 
 void NetQueueDriver::publish() {
-  if (driver_.publish()) kick();
+  if (ring_.publish()) kick();
 }
 
 void NetQueueDriver::kick() const {
@@ -132,20 +113,15 @@ void NetQueueDriver::kick() const {
 }
 
 std::optional<NetDone> NetQueueDriver::harvest() {
-  const auto elem = driver_.take();
-  if (!elem) return std::nullopt;
-  const std::uint32_t head = elem->id.get();
-  require(head < slot_of_head_.size() && slot_of_head_[head] != kNoSlot,
-          "a used element names what was not offered");
-  NetDone done{slot_of_head_[head], elem->len.get()};
-  slot_of_head_[head] = kNoSlot;
+  const auto used = ring_.take();
+  if (!used) return std::nullopt;
+  const NetDone done{std::exchange(slot_of_token_[used->token], kNoSlot), used->len};
+  require(done.slot != kNoSlot, "a used element names what was not offered");
   // VIRTIO_F_IN_ORDER is offered, so it must be true.
   require(done.slot == order_.front(), "buffers are not used in the order of the offers");
   order_.pop_front();
   Slot& slot = slots_[done.slot];
   slot.busy = false;
-  free_descs_.insert(free_descs_.end(), slot.descs.begin(), slot.descs.end());
-  slot.descs.clear();
   return done;
 }
 
@@ -153,7 +129,7 @@ std::optional<NetDone> NetQueueDriver::wait(int timeout_ms) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
   while (true) {
     if (auto done = harvest()) return done;
-    if (!driver_.enable_interrupts()) continue;
+    if (!ring_.enable_interrupts()) continue;
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
                           end - std::chrono::steady_clock::now())
                           .count();
@@ -177,7 +153,7 @@ std::size_t NetQueueDriver::offer_buffers(std::size_t most) {
   std::size_t count = 0;
   for (std::size_t i = 0; i < slots_.size() && count < most; ++i) {
     if (slots_[i].busy) continue;
-    if (shape_.size == driver_.outstanding()) break;
+    if (shape_.size == ring_.outstanding()) break;
     add_buffer(static_cast<std::uint16_t>(i));
     ++count;
   }
@@ -216,7 +192,7 @@ std::optional<NetPacket> NetQueueDriver::receive(int timeout_ms) {
 
 std::uint16_t NetQueueDriver::wait_free_slot() {
   while (true) {
-    if (const auto slot = free_slot(); slot && driver_.outstanding() < shape_.size) return *slot;
+    if (const auto slot = free_slot(); slot && ring_.outstanding() < shape_.size) return *slot;
     publish();
     require(wait(kPatienceMs).has_value(), "what was sent does not come back");
   }
@@ -251,7 +227,7 @@ void NetQueueDriver::send(const NetPacket& packet, std::span<const std::uint32_t
 
 bool NetQueueDriver::wait_sent() {
   publish();
-  while (driver_.outstanding() > 0) {
+  while (ring_.outstanding() > 0) {
     if (!wait(kPatienceMs)) return false;
   }
   return true;

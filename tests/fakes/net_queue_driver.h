@@ -11,9 +11,9 @@
 
 #include "common/fd.h"
 #include "common/virtio_net_wire.h"
+#include "tests/fakes/chain_ring.h"
 #include "tests/fakes/doorbell.h"
 #include "tests/fakes/host_port.h"
-#include "tests/fakes/split_driver.h"
 #include "tests/fakes/vm_memory.h"
 
 namespace fakes {
@@ -38,6 +38,7 @@ class NetQueueDriver {
     std::uint32_t slot_bytes = 2048;
     bool event_idx = true;
     bool indirect = true;
+    bool packed = false;
     std::uint32_t header_bytes = common::net::kHeaderBytes;
     std::uint16_t buffer_pieces = 1;  // Of each receive buffer.
   };
@@ -48,7 +49,10 @@ class NetQueueDriver {
   NetQueueDriver(const VmMemory& memory, std::uint64_t guest_addr, const Shape& shape);
 
   [[nodiscard]] const RingPlace& place() const noexcept { return place_; }
-  [[nodiscard]] SplitDriver& driver() noexcept { return driver_; }
+  // Only where the ring is one.
+  [[nodiscard]] SplitDriver& driver() noexcept { return ring_.split(); }
+  [[nodiscard]] PackedDriver& packed_driver() noexcept { return ring_.packed(); }
+  [[nodiscard]] ChainRing& ring() noexcept { return ring_; }
   [[nodiscard]] Doorbell& doorbell() noexcept { return doorbell_; }
   [[nodiscard]] common::FdRef kick_fd() const noexcept { return kick_.ref(); }
   [[nodiscard]] common::FdRef err_fd() const noexcept { return err_.ref(); }
@@ -99,23 +103,20 @@ class NetQueueDriver {
     bool busy = false;
     std::uint64_t table = 0;
     std::uint64_t data = 0;
-    std::vector<std::uint16_t> descs;
   };
   [[nodiscard]] static std::uint64_t slot_bytes_all(const Shape& shape) noexcept;
-  [[nodiscard]] std::uint16_t take_desc();
   void add_buffer(std::uint16_t slot);
   [[nodiscard]] std::uint16_t wait_free_slot();
 
   const VmMemory& memory_;
   Shape shape_;
   RingPlace place_;
-  SplitDriver driver_;
+  ChainRing ring_;
   Doorbell doorbell_;
   common::Fd kick_;
   common::Fd err_;
   std::vector<Slot> slots_;
-  std::vector<std::uint16_t> free_descs_;
-  std::vector<std::uint16_t> slot_of_head_;
+  std::vector<std::uint16_t> slot_of_token_;
   std::deque<std::uint16_t> order_;  // Slots that are offered.
   std::size_t last_buffers_ = 0;
   bool offer_again_ = true;
