@@ -180,6 +180,9 @@ constexpr FaultSentence kFaultSentences[] = {
     {WorkerFault::kBufferTooSmall,
      "the guest's ring is broken: a receive buffer that is shorter than the packet header",
      " (head {0}, {1} bytes)"},
+    {WorkerFault::kChainNotAvailable,
+     "the guest's ring is broken: a chain of its packed ring goes on where nothing was offered",
+     " (descriptor {0}, flags {1:x})"},
 
     // The session's.
     {WorkerFault::kBadMessage, "the session sent what it should not have",

@@ -45,6 +45,11 @@ class GuestWindow {
   [[nodiscard]] std::uint16_t load16(std::uint64_t offset) const noexcept {
     return __atomic_load_n(index_at(offset), __ATOMIC_RELAXED);
   }
+  // Two fields that stand side by side, as they were at one moment.
+  [[nodiscard]] std::uint32_t load32(std::uint64_t offset) const noexcept {
+    verify(range_within<std::uint64_t>(offset, sizeof(std::uint32_t), bytes_));
+    return __atomic_load_n(reinterpret_cast<std::uint32_t*>(host_ + offset), __ATOMIC_RELAXED);
+  }
   // Release: what we wrote before (used elements, status bytes) is visible to a guest that sees it.
   void store16_release(std::uint64_t offset, std::uint16_t value) noexcept {
     __atomic_store_n(index_at(offset), value, __ATOMIC_RELEASE);

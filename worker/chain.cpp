@@ -15,9 +15,8 @@ constexpr std::uint16_t kKnownFlags =
 }  // namespace
 
 ChainReader::Done ChainReader::read(std::uint16_t head, Chain& out) noexcept {
-  head_ = head;
-  writable_seen_ = indirect_found_ = false;
-  count_ = readable_count_ = readable_bytes_ = writable_bytes_ = 0;
+  begin(head);
+  indirect_found_ = false;
 
   // 2.7.5.3.1: no chain is longer than the queue.
   Table table{table_, {}, queue_size_, queue_size_, false};
@@ -25,18 +24,9 @@ ChainReader::Done ChainReader::read(std::uint16_t head, Chain& out) noexcept {
   // 2.7.5.3.2: any number of plain descriptors may come before an indirect one, which is the last.
   if (indirect_found_ && !(enter_indirect(table) && walk(table, 0))) return common::fail(fault_);
 
-  const std::span<iovec> all(scratch_);
-  out.readable = all.first(readable_count_);
-  out.writable = all.subspan(readable_count_, count_ - readable_count_);
-  out.readable_bytes = readable_bytes_;
-  out.writable_bytes = writable_bytes_;
+  finish(out);
   out.head = head;
   return {};
-}
-
-bool ChainReader::refuse(WorkerFault code, std::uint64_t first, std::uint64_t second) noexcept {
-  fault_ = {code, first, second};
-  return false;
 }
 
 // The limit is also what ends a chain that loops.
@@ -53,7 +43,7 @@ bool ChainReader::walk(const Table& table, std::uint32_t index) noexcept {
       indirect_found_ = true;
       return true;
     }
-    if (!append(desc)) return false;
+    if (!append(desc.addr.get(), desc.len.get(), (flags & common::kDescWrite) != 0)) return false;
     if ((flags & common::kDescNext) == 0) return true;
     index = desc.next.get();
   }
@@ -96,46 +86,6 @@ bool ChainReader::enter_indirect(Table& table) noexcept {
   table.indirect = true;
   // Most tables lie in one piece, and then there is one look-up for all of their descriptors.
   table.whole = memory_.window(table.start, bytes, 1).value_or(common::GuestWindow{});
-  return true;
-}
-
-inline bool ChainReader::append(const WireDesc& desc) noexcept {
-  const bool writable = (desc.flags.get() & common::kDescWrite) != 0;
-  // 2.7.4.2: everything readable comes before everything writable.
-  if (!writable && writable_seen_) return refuse(WorkerFault::kReadableAfterWritable, head_);
-  writable_seen_ = writable;
-
-  // A buffer of no bytes is nowhere forbidden, and says nothing: its address is not looked at.
-  std::uint64_t left = desc.len.get();
-  // 2.7.5.2: 2^32 bytes at most; one less here, since used.len could not say it.
-  const std::uint64_t total = std::uint64_t{readable_bytes_} + writable_bytes_ + left;
-  if (total > UINT32_MAX) return refuse(WorkerFault::kTotalOverflow, head_);
-  (writable ? writable_bytes_ : readable_bytes_) += static_cast<std::uint32_t>(left);
-
-  std::uint64_t at = desc.addr.get();
-  while (left > 0) {
-    const iovec part = memory_.translate(GuestAddr{at}, left);
-    if (part.iov_len == 0) return refuse(WorkerFault::kUnmappedBuffer, at, left);
-    if (!append_segment(part, writable)) {
-      return refuse(WorkerFault::kChainTooLong, head_, kSegmentsMax);
-    }
-    at += part.iov_len;  // Stays inside the region, or is the address right behind it.
-    left -= part.iov_len;
-  }
-  return true;
-}
-
-inline bool ChainReader::append_segment(iovec part, bool writable) noexcept {
-  if (count_ > (writable ? readable_count_ : 0)) {
-    iovec& last = scratch_[count_ - 1];
-    if (static_cast<std::byte*>(last.iov_base) + last.iov_len == part.iov_base) {
-      last.iov_len += part.iov_len;
-      return true;
-    }
-  }
-  if (count_ == kSegmentsMax) return false;
-  scratch_[count_++] = part;
-  if (!writable) readable_count_ = count_;
   return true;
 }
 

@@ -41,6 +41,8 @@ class DirtyLog {
   // (a buffer of our own) is passed over.
   void mark(const iovec& segment) noexcept { mark(segment.iov_base, segment.iov_len); }
   void mark(std::span<const iovec> segments, std::uint64_t bytes = UINT64_MAX) noexcept;
+  // Of a ring's descriptors, which lie in one region.
+  void mark(common::GuestAddr addr, std::uint64_t bytes) noexcept { set(addr.value, bytes); }
   // Of the used ring, counted from its start.
   void mark_used(std::uint64_t offset, std::uint64_t bytes) noexcept {
     set(used_log_ + offset, bytes);

@@ -5,37 +5,18 @@
 
 #include "common/checked.h"
 #include "common/virtqueue_wire.h"
+#include "worker/ring_parts.h"
 
 namespace worker {
 namespace {
 
-using common::GuestAddr;
-using common::GuestWindow;
 using common::ipc::WorkerFault;
-
-// Orders a store of ours before a later load of ours, as the guest's driver sees them. Not
-// atomic_thread_fence(): ThreadSanitizer does not know it, and GCC refuses it there.
-void full_fence() noexcept { __sync_synchronize(); }
 
 constexpr std::uint64_t used_event_offset(std::uint16_t size) noexcept {
   return common::kAvailRingOffset + std::uint64_t{size} * 2;
 }
 constexpr std::uint64_t avail_event_offset(std::uint16_t size) noexcept {
   return common::kUsedRingOffset + std::uint64_t{size} * sizeof(common::WireUsedElem);
-}
-
-// Which of the three parts it is, as kRingUnmapped counts them.
-enum class Part : std::uint64_t { kDesc = 0, kAvail = 1, kUsed = 2 };
-
-common::Result<GuestWindow, RingFault> map_part(const common::GuestMemory& memory, Part part,
-                                                std::uint64_t addr, std::uint64_t bytes,
-                                                std::uint64_t alignment) noexcept {
-  const auto window = memory.window(GuestAddr{addr}, bytes, alignment);
-  if (!window) {
-    return common::fail(
-        RingFault{WorkerFault::kRingUnmapped, static_cast<std::uint64_t>(part), addr});
-  }
-  return *window;
 }
 
 bool inflight_is_sane(const common::ipc::RingStart& start, std::span<std::byte> inflight) noexcept {
@@ -59,11 +40,11 @@ common::Result<SplitRing, RingFault> SplitRing::create(const common::GuestMemory
   const bool event_idx = (start.features & common::kFeatureEventIdx) != 0;
 
   SplitRing ring;
-  TRY_LET(ring.desc_, map_part(memory, Part::kDesc, start.desc_addr, common::desc_table_bytes(size),
-                               common::kDescAlign));
-  TRY_LET(ring.avail_, map_part(memory, Part::kAvail, start.avail_addr,
+  TRY_LET(ring.desc_, map_part(memory, RingPart::kDesc, start.desc_addr,
+                               common::desc_table_bytes(size), common::kDescAlign));
+  TRY_LET(ring.avail_, map_part(memory, RingPart::kAvail, start.avail_addr,
                                 common::avail_bytes(size, event_idx), common::kAvailAlign));
-  TRY_LET(ring.used_, map_part(memory, Part::kUsed, start.used_addr,
+  TRY_LET(ring.used_, map_part(memory, RingPart::kUsed, start.used_addr,
                                common::used_bytes(size, event_idx), common::kUsedAlign));
   TRY_LET(ring.log_, DirtyLog::create(memory, start, log, common::used_bytes(size, event_idx)));
   ring.size_ = size;

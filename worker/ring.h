@@ -5,9 +5,8 @@
 // (used.idx) is never read back. All of the guest's bytes that this class looks at are the indices,
 // the avail entries and the two event fields.
 //
-// The seam for the packed ring (2.8): a PackedRing offers these same functions, where a head is a
-// position in the ring together with a buffer id, and brings a chain reader of its own; BlkQueue
-// then holds one or the other. Nothing outside ring.* and chain.* knows the layout.
+// PackedRing (2.8) offers these same functions and has a chain reader of its own; queues are made
+// for the one or the other (ring_kind.h). Nothing outside ring.* and chain.* knows the layout.
 #pragma once
 
 #include <cstddef>
@@ -109,6 +108,13 @@ class SplitRing {
   [[nodiscard]] DirtyLog& log() noexcept { return log_; }
 
   [[nodiscard]] std::uint16_t next_avail() const noexcept { return next_avail_; }
+  // Where another worker goes on, as RingStart::next_avail has it, if the last `held` chains taken
+  // are to be read anew.
+  [[nodiscard]] std::uint32_t base(std::uint32_t held = 0) const noexcept {
+    return static_cast<std::uint16_t>(next_avail_ - held);
+  }
+  // It does not change with show_used().
+  static constexpr bool kBaseFollowsShown = false;
   [[nodiscard]] std::uint16_t size() const noexcept { return size_; }
   [[nodiscard]] const common::GuestWindow& descriptors() const noexcept { return desc_; }
 

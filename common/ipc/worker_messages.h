@@ -167,11 +167,11 @@ struct RingStart {
   static constexpr std::size_t kFdsMax = 4;
   std::uint32_t kind = kKind;
   std::uint32_t queue_size;
-  std::uint64_t desc_addr;  // Guest-physical.
-  std::uint64_t avail_addr;
-  std::uint64_t used_addr;
+  std::uint64_t desc_addr;   // Guest-physical.
+  std::uint64_t avail_addr;  // Of a packed ring: the driver's event area,
+  std::uint64_t used_addr;   // and the device's.
   std::uint64_t features;    // Acknowledged by the driver.
-  std::uint32_t next_avail;  // The index to take next.
+  std::uint32_t next_avail;  // The index to take next. Of a packed ring: a PackedBase.
   std::uint32_t has_kick;    // 0: the front-end wants the ring polled.
   std::uint32_t has_call;    // 0: the front-end wants no interrupts.
   // Where this queue's part of the in-flight file is (inflight_wire.h), and for how many heads.
@@ -225,6 +225,7 @@ enum class WorkerFault : std::uint32_t {
   kRequestTooShort,        // bytes readable, head: less than a request header
   kWrongDirection,         // head, role: a chain that cannot be received into, or not sent from
   kBufferTooSmall,         // head, bytes: a receive buffer that does not even hold the header
+  kChainNotAvailable,      // place, flags: a packed ring's list goes on where nothing is available
 
   // What the session passed on was wrong.
   kBadMessage = 100,  // kind, size
