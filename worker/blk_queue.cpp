@@ -4,21 +4,20 @@
 #include <utility>
 
 #include "common/virtqueue_wire.h"
+#include "worker/blk_counters.h"
 #include "worker/blk_request.h"
 #include "worker/blk_transfer.h"
-#include "worker/chain.h"
 #include "worker/latency_tally.h"
 #include "worker/linger.h"
 #include "worker/poller.h"
 #include "worker/probes.h"
 #include "worker/request_ages.h"
-#include "worker/ring.h"
+#include "worker/ring_kind.h"
 
 namespace worker {
 namespace {
 
 using common::Counter;
-using common::blk::RequestType;
 using common::blk::Status;
 using common::ipc::WorkerExit;
 using common::ipc::WorkerFault;
@@ -33,54 +32,23 @@ constexpr std::uint32_t kTurnBytesMax = 256 * 1024;
 // To linger(), a large request counts as one more for each of these.
 constexpr std::uint32_t kRequestBytes = 16 * 1024;
 
-Counter counter_of(std::uint32_t type) noexcept {
-  switch (static_cast<RequestType>(type)) {
-    case RequestType::kIn:
-      return Counter::kReadRequests;
-    case RequestType::kOut:
-      return Counter::kWriteRequests;
-    case RequestType::kFlush:
-      return Counter::kFlushRequests;
-    case RequestType::kGetId:
-      return Counter::kGetIdRequests;
-    case RequestType::kDiscard:
-      return Counter::kDiscardRequests;
-    case RequestType::kWriteZeroes:
-      return Counter::kWriteZeroesRequests;
-  }
-  return Counter::kOtherRequests;
-}
-
-// A histogram for each kind of work; no request that is measured is an answer only.
-static_assert(static_cast<int>(ParsedRequest::Work::kRead) ==
-                  static_cast<int>(common::LatencyKind::kRead) &&
-              static_cast<int>(ParsedRequest::Work::kWrite) ==
-                  static_cast<int>(common::LatencyKind::kWrite) &&
-              static_cast<int>(ParsedRequest::Work::kFlush) ==
-                  static_cast<int>(common::LatencyKind::kFlush) &&
-              static_cast<int>(ParsedRequest::Work::kDiscard) ==
-                  static_cast<int>(common::LatencyKind::kDiscard) &&
-              static_cast<int>(ParsedRequest::Work::kWriteZeroes) ==
-                  static_cast<int>(common::LatencyKind::kWriteZeroes));
-
-void store_fault(common::StatusPage& status, const RingFault& fault) noexcept {
-  probes::fault(static_cast<std::uint32_t>(fault.code), fault.first, fault.second);
-  status.fault_detail[0].store(fault.first, std::memory_order_relaxed);
-  status.fault_detail[1].store(fault.second, std::memory_order_relaxed);
-  status.fault.store(static_cast<std::uint32_t>(fault.code), std::memory_order_release);
-}
-
 }  // namespace
 
+// Whichever ring it serves.
 struct BlkQueue::State {
-  State(const BlkQueueParts& parts, SplitRing split_ring)
+  virtual ~State() = default;
+  [[nodiscard]] virtual WorkerExit run() noexcept = 0;
+};
+
+template <typename Ring>
+struct BlkQueue::Serving final : State {
+  Serving(const BlkQueueParts& parts, Ring made_ring)
       : memory(parts.memory),
         engine(*parts.engine),
         status(*parts.status),
-        ring(std::move(split_ring)),
+        ring(std::move(made_ring)),
         device(BlkDevice::from(parts.device, parts.ring)),
-        reader(memory, ring.descriptors(), ring.size(),
-               (parts.ring.features & common::kFeatureIndirectDesc) != 0, scratch),
+        reader(make_reader(memory, ring, parts.ring.features, scratch)),
         transfer(device, ring.size(), engine, status, ring.log()),
         poller(parts.device.poll_us, parts.device.tsc_per_us),
         ages(parts.device.tsc_per_us),
@@ -97,7 +65,7 @@ struct BlkQueue::State {
     std::uint64_t ticks = 0;    // When; 0: nothing was yet.
   };
 
-  [[nodiscard]] WorkerExit run() noexcept;
+  [[nodiscard]] WorkerExit run() noexcept override;
   [[nodiscard]] bool answer_completed() noexcept;
   // What was in flight before us is finished even where the broker says stop: a drained ring has
   // nothing in flight.
@@ -128,9 +96,9 @@ struct BlkQueue::State {
   common::GuestMemory memory;
   Engine& engine;
   common::StatusPage& status;
-  SplitRing ring;
+  Ring ring;
   BlkDevice device;
-  ChainReader reader;
+  typename ReaderOf<Ring>::Type reader;
   BlkTransfer transfer;
   Poller poller;
   RequestAges ages;
@@ -156,15 +124,21 @@ struct BlkQueue::State {
 BlkQueue::BlkQueue(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
 BlkQueue::~BlkQueue() = default;
 
-std::unique_ptr<BlkQueue> BlkQueue::create(const BlkQueueParts& parts) noexcept {
-  auto ring = SplitRing::create(parts.memory, parts.ring, parts.inflight, parts.log);
+template <typename Ring>
+std::unique_ptr<BlkQueue::State> BlkQueue::make(const BlkQueueParts& parts) noexcept {
+  auto ring = Ring::create(parts.memory, parts.ring, parts.inflight, parts.log);
   if (!ring) {
     store_fault(*parts.status, ring.error());
     return nullptr;
   }
   // From now on this is where a worker that dies had got to.
-  parts.status->next_avail.store(ring->next_avail(), std::memory_order_relaxed);
-  return std::unique_ptr<BlkQueue>(new BlkQueue(std::make_unique<State>(parts, *std::move(ring))));
+  parts.status->next_avail.store(ring->base(), std::memory_order_relaxed);
+  return std::make_unique<Serving<Ring>>(parts, *std::move(ring));
+}
+
+std::unique_ptr<BlkQueue> BlkQueue::create(const BlkQueueParts& parts) noexcept {
+  auto state = is_packed(parts.ring) ? make<PackedRing>(parts) : make<SplitRing>(parts);
+  return state ? std::unique_ptr<BlkQueue>(new BlkQueue(std::move(state))) : nullptr;
 }
 
 WorkerExit BlkQueue::run() noexcept { return state_->run(); }
@@ -172,7 +146,8 @@ WorkerExit BlkQueue::run() noexcept { return state_->run(); }
 // One turn: answer what the disk finished, take what the guest offered, tell the guest once, and
 // sleep where there is nothing else to do. The first turn looks at the ring without a kick: it may
 // have come, and been consumed, before we were started.
-WorkerExit BlkQueue::State::run() noexcept {
+template <typename Ring>
+WorkerExit BlkQueue::Serving<Ring>::run() noexcept {
   switch (ring.begin()) {
     case SplitRing::Begin::kFault:
       store_fault(status, ring.fault());
@@ -202,7 +177,8 @@ WorkerExit BlkQueue::State::run() noexcept {
   return last.host_fault ? WorkerExit::kHostFault : exit;
 }
 
-bool BlkQueue::State::answer_completed() noexcept {
+template <typename Ring>
+bool BlkQueue::Serving<Ring>::answer_completed() noexcept {
   bool any = false;
   std::uint64_t now = 0;  // One look at the clock for all.
   Completion completion;
@@ -218,7 +194,8 @@ bool BlkQueue::State::answer_completed() noexcept {
   return any;
 }
 
-void BlkQueue::State::answer_slot(std::uint32_t tag, std::uint64_t now) noexcept {
+template <typename Ring>
+void BlkQueue::Serving<Ring>::answer_slot(std::uint32_t tag, std::uint64_t now) noexcept {
   const Request& done = transfer.request(tag);
   tally.answered(done.taken, now);
   probes::complete(tag, static_cast<std::uint32_t>(done.work),
@@ -227,9 +204,10 @@ void BlkQueue::State::answer_slot(std::uint32_t tag, std::uint64_t now) noexcept
   transfer.release(tag);
 }
 
-void BlkQueue::State::answer(std::uint16_t head, const iovec& status_byte, const iovec& in_first,
-                             std::uint32_t in_bytes, std::uint32_t in_done,
-                             Status result) noexcept {
+template <typename Ring>
+void BlkQueue::Serving<Ring>::answer(std::uint16_t head, const iovec& status_byte,
+                                     const iovec& in_first, std::uint32_t in_bytes,
+                                     std::uint32_t in_done, Status result) noexcept {
   if (result == Status::kIoError) status.add(Counter::kStatusIoError, 1);
   if (result == Status::kUnsupported) status.add(Counter::kStatusUnsupported, 1);
   ring.add_used(head, write_answer(status_byte, in_first, in_bytes, in_done, result));
@@ -239,14 +217,16 @@ void BlkQueue::State::answer(std::uint16_t head, const iovec& status_byte, const
   }
 }
 
-BlkQueue::State::Accepted BlkQueue::State::accept_available() noexcept {
+template <typename Ring>
+typename BlkQueue::Serving<Ring>::Accepted BlkQueue::Serving<Ring>::accept_available() noexcept {
   Accepted accepted = accept_some();
   ages.taken(accepted.started);
   tally.flush(accepted.ticks);
   return accepted;
 }
 
-BlkQueue::State::Accepted BlkQueue::State::accept_some() noexcept {
+template <typename Ring>
+typename BlkQueue::Serving<Ring>::Accepted BlkQueue::Serving<Ring>::accept_some() noexcept {
   Accepted accepted;
   if (std::exchange(throttled, false) && !limiter.limits()) [[unlikely]] {
     limiter.lifted(read_ticks());
@@ -262,7 +242,8 @@ BlkQueue::State::Accepted BlkQueue::State::accept_some() noexcept {
 
 // False when nothing more can be taken now: the ring is empty or broken, or there is no room. In
 // the last case the chain stays in the ring, to be read anew; what was read of it is forgotten.
-bool BlkQueue::State::accept_one(Accepted& accepted) noexcept {
+template <typename Ring>
+bool BlkQueue::Serving<Ring>::accept_one(Accepted& accepted) noexcept {
   const SplitRing::Peek peeked = ring.peek();
   if (peeked == SplitRing::Peek::kFault) stop_for(ring.fault());
   if (peeked != SplitRing::Peek::kHead) return false;
@@ -310,7 +291,8 @@ bool BlkQueue::State::accept_one(Accepted& accepted) noexcept {
 }
 
 // One look at the clock for all that one turn takes.
-void BlkQueue::State::begin_stamp(Accepted& accepted) noexcept {
+template <typename Ring>
+void BlkQueue::Serving<Ring>::begin_stamp(Accepted& accepted) noexcept {
   accepted.ticks = read_ticks();
   transfer.stamp(tally.begin_turn(accepted.ticks));
   // Now and not with the answers: an engine may not come back before the disk has answered.
@@ -321,13 +303,15 @@ void BlkQueue::State::begin_stamp(Accepted& accepted) noexcept {
 
 // Not what never reaches the disk; nor what a worker before us has taken already, so that no drain
 // has to wait.
-bool BlkQueue::State::is_limited(const ParsedRequest& parsed) const noexcept {
+template <typename Ring>
+bool BlkQueue::Serving<Ring>::is_limited(const ParsedRequest& parsed) const noexcept {
   return parsed.work != ParsedRequest::Work::kAnswer && !ring.replaying();
 }
 
 // A flush, a discard and a write of zeroes count as one write each. Zeroes count with their bytes,
 // too, where the kernel may have to write them: to a block device, and not into a file.
-bool BlkQueue::State::may_go(const ParsedRequest& parsed) noexcept {
+template <typename Ring>
+bool BlkQueue::Serving<Ring>::may_go(const ParsedRequest& parsed) noexcept {
   using Work = ParsedRequest::Work;
   const auto way = parsed.work == Work::kRead ? RateLimiter::Way::kRead : RateLimiter::Way::kWrite;
   std::uint64_t bytes = parsed.bytes;
@@ -337,7 +321,8 @@ bool BlkQueue::State::may_go(const ParsedRequest& parsed) noexcept {
   return limiter.admit(way, bytes, read_ticks());
 }
 
-void BlkQueue::State::count_limited() noexcept {
+template <typename Ring>
+void BlkQueue::Serving<Ring>::count_limited() noexcept {
   limiter.took();
   const RateLimiter::Throttled waited = limiter.take_throttled();
   if (waited.requests == 0) return;
@@ -346,7 +331,8 @@ void BlkQueue::State::count_limited() noexcept {
 }
 
 // The guest broke the ring: it gets the answers to what was taken before, and no more is taken.
-void BlkQueue::State::stop_for(const RingFault& fault) noexcept {
+template <typename Ring>
+void BlkQueue::Serving<Ring>::stop_for(const RingFault& fault) noexcept {
   store_fault(status, fault);
   exit = WorkerExit::kGuestFault;
   taking = false;
@@ -356,16 +342,20 @@ void BlkQueue::State::stop_for(const RingFault& fault) noexcept {
 // batch it would have to be rung again for the rest; rung with the last, guest and worker would
 // only take turns. So: when more than half of what is on its way is answered, and the rest keeps us
 // busy until the guest has woken up. Before we sleep the guest is told in any case.
-bool BlkQueue::State::bell_is_worth_it() const noexcept {
+template <typename Ring>
+bool BlkQueue::Serving<Ring>::bell_is_worth_it() const noexcept {
   const std::uint32_t answered = ring.uncalled();
   const std::uint32_t to_come = transfer.in_flight() + ring.waiting();
   return answered * 8 >= (answered + to_come) * 5;
 }
 
-void BlkQueue::State::publish(Bell bell) noexcept {
+template <typename Ring>
+void BlkQueue::Serving<Ring>::publish(Bell bell) noexcept {
   // In this order: who sees the answers must not see an index that is behind them.
-  status.next_avail.store(ring.next_avail(), std::memory_order_relaxed);
-  (void)ring.show_used();
+  status.next_avail.store(ring.base(), std::memory_order_relaxed);
+  if (ring.show_used() && Ring::kBaseFollowsShown) {
+    status.next_avail.store(ring.base(), std::memory_order_relaxed);
+  }
   if (bell == Bell::kWhenWorthIt && !bell_is_worth_it()) return;
   switch (ring.take_call()) {
     case SplitRing::Publish::kNothing:
@@ -379,12 +369,14 @@ void BlkQueue::State::publish(Bell bell) noexcept {
   }
 }
 
-void BlkQueue::State::tell_what_is_left() noexcept {
+template <typename Ring>
+void BlkQueue::Serving<Ring>::tell_what_is_left() noexcept {
   status.in_flight.store(transfer.in_flight(), std::memory_order_relaxed);
   status.oldest_ticks.store(ages.oldest(), std::memory_order_relaxed);
 }
 
-void BlkQueue::State::ring_bell() noexcept {
+template <typename Ring>
+void BlkQueue::Serving<Ring>::ring_bell() noexcept {
   engine.ring_call();
   probes::notify();
   status.add(Counter::kCalls, 1);
@@ -392,7 +384,8 @@ void BlkQueue::State::ring_bell() noexcept {
 
 // Whether the coming turn may wait. Kicks are asked for only then, and the ring is looked at once
 // more after that.
-bool BlkQueue::State::may_sleep(bool answered, const Accepted& accepted) noexcept {
+template <typename Ring>
+bool BlkQueue::Serving<Ring>::may_sleep(bool answered, const Accepted& accepted) noexcept {
   if (accepted.more) return false;
   if (!taking) return true;
   // Until its time comes, no kick tells us anything.
@@ -427,7 +420,8 @@ bool BlkQueue::State::may_sleep(bool answered, const Accepted& accepted) noexcep
 // After a burst that is answered already the guest is just waking up and will most likely offer the
 // next one. True where there is something to do first, or something came. An idle guest, or one
 // with few requests at a time, never gets here.
-bool BlkQueue::State::linger() noexcept {
+template <typename Ring>
+bool BlkQueue::Serving<Ring>::linger() noexcept {
   if (!lingerer.due() || transfer.in_flight() != 0) return false;
   if (ring.uncalled() != 0) {
     publish(Bell::kNow);
@@ -437,7 +431,8 @@ bool BlkQueue::State::linger() noexcept {
 }
 
 // True if something came.
-bool BlkQueue::State::poll() noexcept {
+template <typename Ring>
+bool BlkQueue::Serving<Ring>::poll() noexcept {
   const std::uint64_t window = poller.window();
   while (read_ticks() - idle_since < window) {
     if ((!blocked && ring.has_new()) || engine.ready()) {
@@ -450,7 +445,8 @@ bool BlkQueue::State::poll() noexcept {
 }
 
 // False where the engine has failed.
-bool BlkQueue::State::take_turn(bool sleep) noexcept {
+template <typename Ring>
+bool BlkQueue::Serving<Ring>::take_turn(bool sleep) noexcept {
   if (sleep) engine.sleep_at_most(throttled ? limiter.sleep_us(read_ticks()) : 0);
   const Wakeup wakeup = engine.turn(sleep);
   if (sleep) {

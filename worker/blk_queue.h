@@ -41,6 +41,10 @@ class BlkQueue {
 
  private:
   struct State;
+  template <typename Ring>
+  struct Serving;
+  template <typename Ring>
+  [[nodiscard]] static std::unique_ptr<State> make(const BlkQueueParts& parts) noexcept;
   explicit BlkQueue(std::unique_ptr<State> state) noexcept;
   std::unique_ptr<State> state_;
 };

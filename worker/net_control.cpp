@@ -178,59 +178,88 @@ bool BrokerControlLink::ask(const Order& asked) noexcept {
   }
 }
 
-NetControl::NetControl(const NetQueueParts& parts, SplitRing split_ring, ControlLink& link) noexcept
-    : queue_(parts, std::move(split_ring)),
-      engine_(*parts.engine),
-      link_(link),
-      parser_(parts.ring.features, parts.device.pairs) {}
+// Whichever ring it serves.
+struct NetControl::State {
+  virtual ~State() = default;
+  [[nodiscard]] virtual WorkerExit run() noexcept = 0;
+};
+
+template <typename Ring>
+struct NetControl::Serving final : State {
+  Serving(const NetQueueParts& parts, Ring made_ring, ControlLink& control_link)
+      : queue(parts, std::move(made_ring)),
+        engine(*parts.engine),
+        link(control_link),
+        parser(parts.ring.features, parts.device.pairs) {}
+
+  [[nodiscard]] WorkerExit run() noexcept override;
+  void serve(Chain& chain) noexcept;
+  void sleep() noexcept;
+
+  NetVirtqueue<Ring> queue;
+  TapEngine& engine;
+  ControlLink& link;
+  NetControlParser parser;
+};
+
+NetControl::NetControl(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
+NetControl::~NetControl() = default;
+
+template <typename Ring>
+std::unique_ptr<NetControl::State> NetControl::make(const NetQueueParts& parts,
+                                                    ControlLink& link) noexcept {
+  auto ring = NetVirtqueue<Ring>::make_ring(parts);
+  return ring ? std::make_unique<Serving<Ring>>(parts, *std::move(ring), link) : nullptr;
+}
 
 std::unique_ptr<NetControl> NetControl::create(const NetQueueParts& parts,
                                                ControlLink& link) noexcept {
-  auto ring = SplitRing::create(parts.memory, parts.ring, {}, parts.log);
-  if (!ring) {
-    store_fault(*parts.status, ring.error());
-    return nullptr;
-  }
-  return std::unique_ptr<NetControl>(new NetControl(parts, *std::move(ring), link));
+  auto state = is_packed(parts.ring) ? make<PackedRing>(parts, link) : make<SplitRing>(parts, link);
+  return state ? std::unique_ptr<NetControl>(new NetControl(std::move(state))) : nullptr;
 }
 
-WorkerExit NetControl::run() noexcept {
-  if (queue_.begin()) engine_.ring_call();
+WorkerExit NetControl::run() noexcept { return state_->run(); }
+
+template <typename Ring>
+WorkerExit NetControl::Serving<Ring>::run() noexcept {
+  if (queue.begin()) engine.ring_call();
   Chain chain;
-  while (queue_.serving) {
-    if (queue_.next(chain)) {
+  while (queue.serving) {
+    if (queue.next(chain)) {
       serve(chain);
-      if (queue_.publish(0, NetVirtqueue::Bell::kNow)) engine_.ring_call();
-    } else if (queue_.serving) {
+      if (queue.publish(0, Bell::kNow)) engine.ring_call();
+    } else if (queue.serving) {
       sleep();
     }
   }
-  return queue_.end(0);
+  return queue.end(0);
 }
 
-void NetControl::serve(Chain& chain) noexcept {
+template <typename Ring>
+void NetControl::Serving<Ring>::serve(Chain& chain) noexcept {
   std::array<std::byte, kCommandBytesMax> copy;
   ParsedControl parsed;
   // Without a byte to answer into nothing is done.
   if (!chain.writable.empty() && chain.readable_bytes <= copy.size()) {
     const std::size_t bytes = GuestMemory::gather(chain.readable, copy);
-    parsed = parser_.parse(std::span(copy).first(bytes));
+    parsed = parser.parse(std::span(copy).first(bytes));
   }
-  const bool done = parsed.accepted && (!parsed.ask || link_.ask(parsed.order));
-  queue_.status.add(Counter::kControlCommands, 1);
-  if (!done) queue_.status.add(Counter::kControlRefused, 1);
+  const bool done = parsed.accepted && (!parsed.ask || link.ask(parsed.order));
+  queue.status.add(Counter::kControlCommands, 1);
+  if (!done) queue.status.add(Counter::kControlRefused, 1);
   const std::byte ack{done ? net::kControlOk : net::kControlError};
   const std::size_t written = GuestMemory::scatter(std::span(&ack, 1), chain.writable);
-  if (queue_.ring.log().on()) queue_.ring.log().mark(chain.writable, written);
-  queue_.ring.add_used(chain.head, static_cast<std::uint32_t>(written));
+  if (queue.ring.log().on()) queue.ring.log().mark(chain.writable, written);
+  queue.ring.add_used(chain.head, static_cast<std::uint32_t>(written));
 }
 
-void NetControl::sleep() noexcept {
-  if (!queue_.kick_may_come()) return;
-  const TapWakeup wakeup = engine_.wait(TapEngine::Until::kKick);
-  queue_.ring.disable_kicks();
-  if (wakeup.call_swapped) engine_.ring_call();
-  (void)queue_.hear(wakeup, engine_.system_calls());
+template <typename Ring>
+void NetControl::Serving<Ring>::sleep() noexcept {
+  if (!queue.kick_may_come()) return;
+  const TapWakeup wakeup = engine.wait(TapEngine::Until::kKick);
+  queue.ring.disable_kicks();
+  if (wakeup.call_swapped) engine.ring_call();
+  (void)queue.hear(wakeup, engine.system_calls());
 }
 
 }  // namespace worker

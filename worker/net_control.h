@@ -81,15 +81,17 @@ class NetControl {
   // Serves until the broker says stop, the guest breaks the ring, or the host fails.
   [[nodiscard]] common::ipc::WorkerExit run() noexcept;
 
- private:
-  NetControl(const NetQueueParts& parts, SplitRing split_ring, ControlLink& link) noexcept;
-  void serve(Chain& chain) noexcept;
-  void sleep() noexcept;
+  ~NetControl();
 
-  NetVirtqueue queue_;
-  TapEngine& engine_;
-  ControlLink& link_;
-  NetControlParser parser_;
+ private:
+  struct State;
+  template <typename Ring>
+  struct Serving;
+  template <typename Ring>
+  [[nodiscard]] static std::unique_ptr<State> make(const NetQueueParts& parts,
+                                                   ControlLink& link) noexcept;
+  explicit NetControl(std::unique_ptr<State> state) noexcept;
+  std::unique_ptr<State> state_;
 };
 
 }  // namespace worker

@@ -23,7 +23,6 @@ using common::ipc::WorkerFault;
 using common::net::kFrameBytesMax;
 using common::net::kHeaderBytes;
 using common::net::kNumBuffersOffset;
-using Bell = NetVirtqueue::Bell;
 
 // One byte more than a frame can have: a result that fills it was cut off.
 constexpr std::uint32_t kStageBytes = kFrameBytesMax + 1;
@@ -44,6 +43,12 @@ std::uint32_t longest_frame(const NetQueueParts& parts) noexcept {
 
 }  // namespace
 
+// Whichever ring it serves.
+struct NetReceive::State {
+  virtual ~State() = default;
+  [[nodiscard]] virtual WorkerExit run() noexcept = 0;
+};
+
 // How a packet gets into the guest's buffers, though nobody knows its length before it is read.
 //
 // Directly: one read into the guest's pages, followed by memory of our own (the stage) for what
@@ -56,9 +61,10 @@ std::uint32_t longest_frame(const NetQueueParts& parts) noexcept {
 // read into alone, which costs the kernel less: what is longer than that is dropped anyway.
 // Always the buffers are used in the order in which they were offered (IN_ORDER is true), so those
 // that are left can be put back.
-struct NetReceive::State {
-  State(const NetQueueParts& parts, SplitRing split_ring)
-      : queue(parts, std::move(split_ring)),
+template <typename Ring>
+struct NetReceive::Serving final : State {
+  Serving(const NetQueueParts& parts, Ring made_ring)
+      : queue(parts, std::move(made_ring)),
         engine(*parts.engine),
         header(header_bytes(parts.ring.features)),
         mergeable((parts.ring.features & common::net::kFeatureMergeableBuffers) != 0),
@@ -67,7 +73,7 @@ struct NetReceive::State {
         stages(
             std::make_unique_for_overwrite<std::byte[]>(std::size_t{kStageBytes} * kTapBatchMax)) {}
 
-  [[nodiscard]] WorkerExit run() noexcept;
+  [[nodiscard]] WorkerExit run() noexcept override;
   enum class Turn : std::uint8_t { kAgain, kNoBuffers, kTapEmpty, kThrottled };
   [[nodiscard]] Turn turn() noexcept;
   void plan_small() noexcept;
@@ -93,7 +99,7 @@ struct NetReceive::State {
     return &stages[std::size_t{index} * kStageBytes];
   }
 
-  NetVirtqueue queue;
+  NetVirtqueue<Ring> queue;
   TapEngine& engine;
   std::uint32_t header;
   bool mergeable;
@@ -125,19 +131,21 @@ struct NetReceive::State {
 NetReceive::NetReceive(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
 NetReceive::~NetReceive() = default;
 
+template <typename Ring>
+std::unique_ptr<NetReceive::State> NetReceive::make(const NetQueueParts& parts) noexcept {
+  auto ring = NetVirtqueue<Ring>::make_ring(parts);
+  return ring ? std::make_unique<Serving<Ring>>(parts, *std::move(ring)) : nullptr;
+}
+
 std::unique_ptr<NetReceive> NetReceive::create(const NetQueueParts& parts) noexcept {
-  auto ring = SplitRing::create(parts.memory, parts.ring, {}, parts.log);
-  if (!ring) {
-    store_fault(*parts.status, ring.error());
-    return nullptr;
-  }
-  return std::unique_ptr<NetReceive>(
-      new NetReceive(std::make_unique<State>(parts, *std::move(ring))));
+  auto state = is_packed(parts.ring) ? make<PackedRing>(parts) : make<SplitRing>(parts);
+  return state ? std::unique_ptr<NetReceive>(new NetReceive(std::move(state))) : nullptr;
 }
 
 WorkerExit NetReceive::run() noexcept { return state_->run(); }
 
-WorkerExit NetReceive::State::run() noexcept {
+template <typename Ring>
+WorkerExit NetReceive::Serving<Ring>::run() noexcept {
   if (queue.begin()) engine.ring_call();
   while (queue.serving) {
     const Turn what = turn();
@@ -157,7 +165,8 @@ WorkerExit NetReceive::State::run() noexcept {
   return engine.transfer({}).host_fault ? WorkerExit::kHostFault : exit;
 }
 
-NetReceive::State::Turn NetReceive::State::turn() noexcept {
+template <typename Ring>
+typename NetReceive::Serving<Ring>::Turn NetReceive::Serving<Ring>::turn() noexcept {
   if (!deliver()) return Turn::kNoBuffers;
   if (queue.limiter.limits() && !may_read()) [[unlikely]]
     return Turn::kThrottled;
@@ -177,7 +186,8 @@ NetReceive::State::Turn NetReceive::State::turn() noexcept {
 }
 
 // A buffer for each packet.
-void NetReceive::State::plan_small() noexcept {
+template <typename Ring>
+void NetReceive::Serving<Ring>::plan_small() noexcept {
   direct = true;
   for (planned = 0; planned < std::min(batch, buffers.count()); ++planned) {
     const ReceiveBuffer& buffer = buffers.at(planned);
@@ -190,7 +200,8 @@ void NetReceive::State::plan_small() noexcept {
 }
 
 // As many buffers as the longest packet needs, or as there are.
-void NetReceive::State::plan_large() noexcept {
+template <typename Ring>
+void NetReceive::Serving<Ring>::plan_large() noexcept {
   direct = true;
   capacity = 0;
   std::uint32_t count = 0;
@@ -207,7 +218,8 @@ void NetReceive::State::plan_large() noexcept {
   planned = 1;
 }
 
-void NetReceive::State::plan_staged() noexcept {
+template <typename Ring>
+void NetReceive::Serving<Ring>::plan_staged() noexcept {
   direct = false;
   gathered[0] = {stage(0), kStageBytes};
   packets[0] = {gathered.data(), 1, 0};
@@ -216,7 +228,8 @@ void NetReceive::State::plan_staged() noexcept {
 
 // Reads what is planned; what has not become the guest's at once is staged. True if the tap had no
 // more than that.
-bool NetReceive::State::read() noexcept {
+template <typename Ring>
+bool NetReceive::Serving<Ring>::read() noexcept {
   hear(engine.transfer(std::span(packets).first(planned)));
   staged_begin = staged_end = 0;
   bool in_place = direct;  // So far each packet lies in the oldest buffers that are left.
@@ -262,7 +275,8 @@ bool NetReceive::State::read() noexcept {
 }
 
 // The packet lies in the oldest buffers, and in nothing else.
-void NetReceive::State::take_direct(std::uint32_t bytes) noexcept {
+template <typename Ring>
+void NetReceive::Serving<Ring>::take_direct(std::uint32_t bytes) noexcept {
   count_packet(bytes);
   std::uint32_t used = 1;
   for (std::uint32_t room = buffers.at(0).bytes; room < bytes; ++used) {
@@ -281,7 +295,8 @@ void NetReceive::State::take_direct(std::uint32_t bytes) noexcept {
 
 // The tap leaves the last field of the header as it was: 5.1.6.4.1 has us say how many buffers it
 // took, and 1 where they are not merged.
-void NetReceive::State::say_buffers(std::uint16_t used) noexcept {
+template <typename Ring>
+void NetReceive::Serving<Ring>::say_buffers(std::uint16_t used) noexcept {
   const common::Le16 number(used);
   const iovec& first = buffers.list(buffers.at(0)).front();
   if (!queue.ring.log().on() && GuestMemory::store_at(first, kNumBuffersOffset, number)) [[likely]]
@@ -304,7 +319,8 @@ void NetReceive::State::say_buffers(std::uint16_t used) noexcept {
 
 // Completes the staged packets: what of them lies in the guest's buffers is copied before any of
 // these is filled with something else. `taken`: buffers that have gone since the plan was made.
-void NetReceive::State::stage_rest(std::uint32_t taken) noexcept {
+template <typename Ring>
+void NetReceive::Serving<Ring>::stage_rest(std::uint32_t taken) noexcept {
   if (!direct) return;
   const bool was_large = large;
   for (std::uint32_t i = 0; i < staged_end; ++i) {
@@ -327,7 +343,8 @@ void NetReceive::State::stage_rest(std::uint32_t taken) noexcept {
 }
 
 // Copies staged packets into the guest's buffers. False where it has to offer more first.
-bool NetReceive::State::deliver() noexcept {
+template <typename Ring>
+bool NetReceive::Serving<Ring>::deliver() noexcept {
   while (staged_begin != staged_end) {
     const Staged& packet = staged[staged_begin];
     std::span<std::byte> frame(stage(packet.stage), packet.bytes);
@@ -356,8 +373,9 @@ bool NetReceive::State::deliver() noexcept {
 }
 
 // How many buffers a packet takes, which are then held.
-NetReceive::State::Fit NetReceive::State::buffers_for(std::uint32_t bytes,
-                                                      std::uint32_t& used) noexcept {
+template <typename Ring>
+typename NetReceive::Serving<Ring>::Fit NetReceive::Serving<Ring>::buffers_for(
+    std::uint32_t bytes, std::uint32_t& used) noexcept {
   for (std::uint32_t room = 0; room < bytes; ++used) {
     if (!buffers.fill(queue, used + 1)) {
       return buffers.full(queue) ? Fit::kNever : Fit::kWait;
@@ -368,7 +386,8 @@ NetReceive::State::Fit NetReceive::State::buffers_for(std::uint32_t bytes,
   return Fit::kFits;
 }
 
-void NetReceive::State::copy_out(std::span<std::byte> frame, std::uint32_t used) noexcept {
+template <typename Ring>
+void NetReceive::Serving<Ring>::copy_out(std::span<std::byte> frame, std::uint32_t used) noexcept {
   if (header == kHeaderBytes) {
     const common::Le16 number(static_cast<std::uint16_t>(used));
     std::memcpy(&frame[kNumBuffersOffset], &number, sizeof(number));
@@ -384,7 +403,8 @@ void NetReceive::State::copy_out(std::span<std::byte> frame, std::uint32_t used)
 }
 
 // True if nothing was read; what follows from it beside that.
-bool NetReceive::State::is_fault(std::int32_t result) noexcept {
+template <typename Ring>
+bool NetReceive::Serving<Ring>::is_fault(std::int32_t result) noexcept {
   constexpr auto kRole = static_cast<std::uint64_t>(common::ipc::NetRole::kReceive);
   if (result >= static_cast<std::int32_t>(kHeaderBytes)) return false;
   switch (result) {
@@ -407,7 +427,8 @@ bool NetReceive::State::is_fault(std::int32_t result) noexcept {
 
 // What was read, also where it does not stay in these buffers: they may go back to the guest
 // unused. Of a read that failed nobody knows how much it has filled.
-void NetReceive::State::mark_read(const TapPacket& packet) noexcept {
+template <typename Ring>
+void NetReceive::Serving<Ring>::mark_read(const TapPacket& packet) noexcept {
   constexpr std::array kNothingWritten = {-EAGAIN, -ECANCELED, -EINTR};
   if (std::ranges::find(kNothingWritten, packet.result) != kNothingWritten.end()) return;
   const std::uint64_t bytes =
@@ -415,7 +436,8 @@ void NetReceive::State::mark_read(const TapPacket& packet) noexcept {
   queue.ring.log().mark(std::span(packet.segments, packet.count), bytes);
 }
 
-void NetReceive::State::count_packet(std::uint32_t bytes) noexcept {
+template <typename Ring>
+void NetReceive::Serving<Ring>::count_packet(std::uint32_t bytes) noexcept {
   queue.status.add(Counter::kReceivedPackets, 1);
   queue.status.add(Counter::kReceivedBytes, bytes - kHeaderBytes);
 }
@@ -423,11 +445,13 @@ void NetReceive::State::count_packet(std::uint32_t bytes) noexcept {
 // Nobody knows how many packets there are, nor how long they are, before they are read: one of the
 // shortest is asked for, and what comes beside it is a debt that the next ones wait for. Meanwhile
 // packets stay in the tap, which drops and counts what it has no room for.
-bool NetReceive::State::may_read() noexcept {
+template <typename Ring>
+bool NetReceive::Serving<Ring>::may_read() noexcept {
   return queue.limiter.admit(RateLimiter::Way::kRead, common::net::kEthernetBytes, read_ticks());
 }
 
-void NetReceive::State::charge(std::uint32_t read, std::uint64_t bytes) noexcept {
+template <typename Ring>
+void NetReceive::Serving<Ring>::charge(std::uint32_t read, std::uint64_t bytes) noexcept {
   if (read == 0) return queue.limiter.waited_for_nothing();
   queue.limiter.lifted(read_ticks());
   queue.took_limited();
@@ -435,11 +459,13 @@ void NetReceive::State::charge(std::uint32_t read, std::uint64_t bytes) noexcept
   queue.limiter.charge(RateLimiter::Way::kRead, read - 1, bytes - asked, read_ticks());
 }
 
-void NetReceive::State::publish(Bell bell) noexcept {
+template <typename Ring>
+void NetReceive::Serving<Ring>::publish(Bell bell) noexcept {
   if (queue.publish(buffers.count(), bell)) engine.ring_call();
 }
 
-void NetReceive::State::sleep(Turn why) noexcept {
+template <typename Ring>
+void NetReceive::Serving<Ring>::sleep(Turn why) noexcept {
   if (why == Turn::kThrottled) [[unlikely]]
     return hear(queue.sleep_throttled(engine));
   if (why == Turn::kNoBuffers) {
@@ -461,7 +487,8 @@ void NetReceive::State::sleep(Turn why) noexcept {
   queue.slept();
 }
 
-void NetReceive::State::hear(const TapWakeup& wakeup) noexcept {
+template <typename Ring>
+void NetReceive::Serving<Ring>::hear(const TapWakeup& wakeup) noexcept {
   if (wakeup.call_swapped) engine.ring_call();
   (void)queue.hear(wakeup, engine.system_calls());
 }

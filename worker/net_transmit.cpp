@@ -23,7 +23,6 @@ using common::ipc::WorkerExit;
 using common::ipc::WorkerFault;
 using common::net::kHeaderBytes;
 using common::net::WireHeader;
-using Bell = NetVirtqueue::Bell;
 
 // A packet up to this long is copied behind its header: one segment costs the kernel less than two,
 // and by more than this copy costs us.
@@ -42,16 +41,23 @@ struct Slot {
 
 }  // namespace
 
+// Whichever ring it serves.
 struct NetTransmit::State {
-  State(const NetQueueParts& parts, SplitRing split_ring)
-      : queue(parts, std::move(split_ring)),
+  virtual ~State() = default;
+  [[nodiscard]] virtual WorkerExit run() noexcept = 0;
+};
+
+template <typename Ring>
+struct NetTransmit::Serving final : State {
+  Serving(const NetQueueParts& parts, Ring made_ring)
+      : queue(parts, std::move(made_ring)),
         engine(*parts.engine),
         rules(parts.ring.features, parts.device.mtu),
         header(header_bytes(parts.ring.features)),
         stopwatch(parts.device.tsc_per_us),
         flat(std::make_unique_for_overwrite<std::byte[]>(common::net::kFrameBytesMax)) {}
 
-  [[nodiscard]] WorkerExit run() noexcept;
+  [[nodiscard]] WorkerExit run() noexcept override;
   [[nodiscard]] bool gather() noexcept;
   [[nodiscard]] bool may_go(const Chain& chain) noexcept;
   [[nodiscard]] bool accept(Chain& chain) noexcept;
@@ -64,7 +70,7 @@ struct NetTransmit::State {
   void sleep() noexcept;
   void hear(const TapWakeup& wakeup) noexcept;
 
-  NetVirtqueue queue;
+  NetVirtqueue<Ring> queue;
   TapEngine& engine;
   HeaderRules rules;
   std::uint32_t header;
@@ -89,21 +95,23 @@ struct NetTransmit::State {
 NetTransmit::NetTransmit(std::unique_ptr<State> state) noexcept : state_(std::move(state)) {}
 NetTransmit::~NetTransmit() = default;
 
+template <typename Ring>
+std::unique_ptr<NetTransmit::State> NetTransmit::make(const NetQueueParts& parts) noexcept {
+  auto ring = NetVirtqueue<Ring>::make_ring(parts);
+  return ring ? std::make_unique<Serving<Ring>>(parts, *std::move(ring)) : nullptr;
+}
+
 std::unique_ptr<NetTransmit> NetTransmit::create(const NetQueueParts& parts) noexcept {
-  auto ring = SplitRing::create(parts.memory, parts.ring, {}, parts.log);
-  if (!ring) {
-    store_fault(*parts.status, ring.error());
-    return nullptr;
-  }
-  return std::unique_ptr<NetTransmit>(
-      new NetTransmit(std::make_unique<State>(parts, *std::move(ring))));
+  auto state = is_packed(parts.ring) ? make<PackedRing>(parts) : make<SplitRing>(parts);
+  return state ? std::unique_ptr<NetTransmit>(new NetTransmit(std::move(state))) : nullptr;
 }
 
 WorkerExit NetTransmit::run() noexcept { return state_->run(); }
 
 // One turn: take what the guest offers, up to a batch, send it, answer it, ring once. The first
 // turn looks at the ring without a kick: it may have come, and been consumed, before we started.
-WorkerExit NetTransmit::State::run() noexcept {
+template <typename Ring>
+WorkerExit NetTransmit::Serving<Ring>::run() noexcept {
   if (queue.begin()) engine.ring_call();
   while (queue.serving) {
     if (gather()) {
@@ -119,7 +127,8 @@ WorkerExit NetTransmit::State::run() noexcept {
 }
 
 // True if there is something to send or to answer.
-bool NetTransmit::State::gather() noexcept {
+template <typename Ring>
+bool NetTransmit::Serving<Ring>::gather() noexcept {
   count = answered = segments = 0;
   flat_used = false;
   if (std::exchange(throttled, false) && !queue.limiter.limits()) [[unlikely]] {
@@ -142,13 +151,15 @@ bool NetTransmit::State::gather() noexcept {
   return count != 0;
 }
 
-bool NetTransmit::State::may_go(const Chain& chain) noexcept {
+template <typename Ring>
+bool NetTransmit::Serving<Ring>::may_go(const Chain& chain) noexcept {
   const std::uint32_t bytes = chain.readable_bytes > header ? chain.readable_bytes - header : 0;
   return queue.limiter.admit(RateLimiter::Way::kWrite, bytes, read_ticks());
 }
 
 // False where there is no room for it in this batch, or it ends the queue.
-bool NetTransmit::State::accept(Chain& chain) noexcept {
+template <typename Ring>
+bool NetTransmit::Serving<Ring>::accept(Chain& chain) noexcept {
   if (!chain.writable.empty()) {
     constexpr auto kRole = static_cast<std::uint64_t>(common::ipc::NetRole::kTransmit);
     queue.stop_for({WorkerFault::kWrongDirection, chain.head, kRole});
@@ -185,7 +196,8 @@ bool NetTransmit::State::accept(Chain& chain) noexcept {
 }
 
 // Where the tap finds the packet: our header, and then the guest's pages. False: not in this batch.
-bool NetTransmit::State::lay_out(Slot& slot, std::span<iovec> payload) noexcept {
+template <typename Ring>
+bool NetTransmit::Serving<Ring>::lay_out(Slot& slot, std::span<iovec> payload) noexcept {
   TapPacket& packet = packets[count];
   const bool copied = slot.packet_bytes <= kCopiedBytesMax;
   const bool flattened = !copied && payload.size() + 1 > policy::kSegmentsMax;
@@ -209,14 +221,16 @@ bool NetTransmit::State::lay_out(Slot& slot, std::span<iovec> payload) noexcept 
   return true;
 }
 
-void NetTransmit::State::drop(Slot& slot, Counter cause) noexcept {
+template <typename Ring>
+void NetTransmit::Serving<Ring>::drop(Slot& slot, Counter cause) noexcept {
   slot.done = true;
   queue.status.add(cause, 1);
 }
 
 // The batch is sent as a whole before the next is begun, so packets are answered in the order in
 // which they were offered (IN_ORDER is true). A full tap parks us here.
-void NetTransmit::State::send() noexcept {
+template <typename Ring>
+void NetTransmit::Serving<Ring>::send() noexcept {
   while (send_pending()) {
     answer(Bell::kNow);
     queue.status.add(Counter::kWaitsForTap, 1);
@@ -228,7 +242,8 @@ void NetTransmit::State::send() noexcept {
 }
 
 // True if the tap is full and packets are left.
-bool NetTransmit::State::send_pending() noexcept {
+template <typename Ring>
+bool NetTransmit::Serving<Ring>::send_pending() noexcept {
   std::uint32_t left = 0;
   for (std::uint32_t i = answered; i < count; ++i) {
     if (slots[i].done) continue;
@@ -249,7 +264,8 @@ bool NetTransmit::State::send_pending() noexcept {
   return full && queue.serving;
 }
 
-void NetTransmit::State::finish(Slot& slot, std::int32_t result) noexcept {
+template <typename Ring>
+void NetTransmit::Serving<Ring>::finish(Slot& slot, std::int32_t result) noexcept {
   constexpr auto kRole = static_cast<std::uint64_t>(common::ipc::NetRole::kTransmit);
   switch (result) {
     case -EBADFD:  // The interface is no more.
@@ -266,7 +282,8 @@ void NetTransmit::State::finish(Slot& slot, std::int32_t result) noexcept {
   queue.status.add(Counter::kSentBytes, slot.packet_bytes);
 }
 
-void NetTransmit::State::answer(Bell bell) noexcept {
+template <typename Ring>
+void NetTransmit::Serving<Ring>::answer(Bell bell) noexcept {
   const std::uint32_t before = answered;
   while (answered < count && slots[answered].done) queue.ring.add_used(slots[answered++].head, 0);
   if (answered != before) {
@@ -277,7 +294,8 @@ void NetTransmit::State::answer(Bell bell) noexcept {
   if (queue.publish(count - answered, bell)) engine.ring_call();
 }
 
-void NetTransmit::State::sleep() noexcept {
+template <typename Ring>
+void NetTransmit::Serving<Ring>::sleep() noexcept {
   answer(Bell::kNow);
   if (throttled) [[unlikely]]
     return hear(queue.sleep_throttled(engine));
@@ -292,7 +310,8 @@ void NetTransmit::State::sleep() noexcept {
   hear(wakeup);
 }
 
-void NetTransmit::State::hear(const TapWakeup& wakeup) noexcept {
+template <typename Ring>
+void NetTransmit::Serving<Ring>::hear(const TapWakeup& wakeup) noexcept {
   if (wakeup.call_swapped) engine.ring_call();
   (void)queue.hear(wakeup, engine.system_calls());
 }

@@ -20,6 +20,10 @@ class NetTransmit {
 
  private:
   struct State;
+  template <typename Ring>
+  struct Serving;
+  template <typename Ring>
+  [[nodiscard]] static std::unique_ptr<State> make(const NetQueueParts& parts) noexcept;
   explicit NetTransmit(std::unique_ptr<State> state) noexcept;
   std::unique_ptr<State> state_;
 };

@@ -28,28 +28,30 @@ constexpr std::uint32_t uncalled_max(const NetQueueParts& parts) noexcept {
 
 }  // namespace
 
-void store_fault(common::StatusPage& status, const RingFault& fault) noexcept {
-  probes::fault(static_cast<std::uint32_t>(fault.code), fault.first, fault.second);
-  status.fault_detail[0].store(fault.first, std::memory_order_relaxed);
-  status.fault_detail[1].store(fault.second, std::memory_order_relaxed);
-  status.fault.store(static_cast<std::uint32_t>(fault.code), std::memory_order_release);
+template <typename Ring>
+std::optional<Ring> NetVirtqueue<Ring>::make_ring(const NetQueueParts& parts) noexcept {
+  auto ring = Ring::create(parts.memory, parts.ring, {}, parts.log);
+  if (ring) return *std::move(ring);
+  store_fault(*parts.status, ring.error());
+  return std::nullopt;
 }
 
-NetVirtqueue::NetVirtqueue(const NetQueueParts& parts, SplitRing split_ring) noexcept
+template <typename Ring>
+NetVirtqueue<Ring>::NetVirtqueue(const NetQueueParts& parts, Ring made_ring) noexcept
     : memory(parts.memory),
       status(*parts.status),
-      ring(std::move(split_ring)),
+      ring(std::move(made_ring)),
       limiter(parts.rates, parts.device.tsc_per_us),
-      reader_(memory, ring.descriptors(), ring.size(),
-              (parts.ring.features & common::kFeatureIndirectDesc) != 0, scratch_),
+      reader_(make_reader(memory, ring, parts.ring.features, scratch_)),
       poller_(parts.device.poll_us, parts.device.tsc_per_us),
       linger_(parts.device.tsc_per_us),
       uncalled_max_(uncalled_max(parts)) {
   // Where another worker goes on, should this one die: behind what has been answered.
-  status.next_avail.store(ring.next_avail(), std::memory_order_relaxed);
+  status.next_avail.store(ring.base(), std::memory_order_relaxed);
 }
 
-bool NetVirtqueue::next(Chain& chain) noexcept {
+template <typename Ring>
+bool NetVirtqueue<Ring>::next(Chain& chain) noexcept {
   switch (ring.peek()) {
     case SplitRing::Peek::kEmpty:
       return false;
@@ -70,16 +72,19 @@ bool NetVirtqueue::next(Chain& chain) noexcept {
 // A bell that wakes somebody costs us as much as ten packets. While there is more to do, it waits
 // until more than half of what the guest offered is answered, so that the rest keeps us busy while
 // the guest wakes up; and not for long, since somebody may wait for the first of these packets.
-bool NetVirtqueue::bell_is_worth_it() const noexcept {
+template <typename Ring>
+bool NetVirtqueue<Ring>::bell_is_worth_it() noexcept {
   const std::uint32_t answered = ring.uncalled();
   return answered >= uncalled_max_ || answered * 8 >= (answered + ring.offered()) * 5;
 }
 
-bool NetVirtqueue::publish(std::uint32_t held, Bell bell) noexcept {
+template <typename Ring>
+bool NetVirtqueue<Ring>::publish(std::uint32_t held, Bell bell) noexcept {
   // In this order: who sees the answers must not see an index that is behind them.
-  const auto next_avail = static_cast<std::uint16_t>(ring.next_avail() - held);
-  status.next_avail.store(next_avail, std::memory_order_relaxed);
-  (void)ring.show_used();
+  status.next_avail.store(ring.base(held), std::memory_order_relaxed);
+  if (ring.show_used() && Ring::kBaseFollowsShown) {
+    status.next_avail.store(ring.base(held), std::memory_order_relaxed);
+  }
   if (bell == Bell::kWhenWorthIt && !bell_is_worth_it()) return false;
   switch (ring.take_call()) {
     case SplitRing::Publish::kNothing:
@@ -95,25 +100,29 @@ bool NetVirtqueue::publish(std::uint32_t held, Bell bell) noexcept {
   return true;
 }
 
-void NetVirtqueue::stop_for(const RingFault& fault) noexcept {
+template <typename Ring>
+void NetVirtqueue<Ring>::stop_for(const RingFault& fault) noexcept {
   store_fault(status, fault);
   exit = WorkerExit::kGuestFault;
   serving = false;
 }
 
-void NetVirtqueue::host_fault(WorkerFault code, std::uint64_t detail, int os_errno) noexcept {
+template <typename Ring>
+void NetVirtqueue<Ring>::host_fault(WorkerFault code, std::uint64_t detail, int os_errno) noexcept {
   status.fault_os_errno.store(static_cast<std::uint32_t>(os_errno), std::memory_order_relaxed);
   stop_for({code, detail, 0});
   exit = WorkerExit::kHostFault;
 }
 
-bool NetVirtqueue::kick_may_come() noexcept {
+template <typename Ring>
+bool NetVirtqueue<Ring>::kick_may_come() noexcept {
   if (!ring.enable_kicks()) return true;
   ring.disable_kicks();
   return false;
 }
 
-bool NetVirtqueue::hear(const TapWakeup& wakeup, std::uint64_t system_calls_so_far) noexcept {
+template <typename Ring>
+bool NetVirtqueue<Ring>::hear(const TapWakeup& wakeup, std::uint64_t system_calls_so_far) noexcept {
   status.add(Counter::kTurns, 1);
   if (wakeup.kicked) {
     probes::kick();
@@ -129,7 +138,8 @@ bool NetVirtqueue::hear(const TapWakeup& wakeup, std::uint64_t system_calls_so_f
   return false;
 }
 
-void NetVirtqueue::took_limited() noexcept {
+template <typename Ring>
+void NetVirtqueue<Ring>::took_limited() noexcept {
   limiter.took();
   const RateLimiter::Throttled waited = limiter.take_throttled();
   if (waited.requests == 0) return;
@@ -138,7 +148,8 @@ void NetVirtqueue::took_limited() noexcept {
 }
 
 // Kicks are not asked for: until the time comes, they tell us nothing.
-TapWakeup NetVirtqueue::sleep_throttled(TapEngine& engine) noexcept {
+template <typename Ring>
+TapWakeup NetVirtqueue<Ring>::sleep_throttled(TapEngine& engine) noexcept {
   engine.sleep_at_most(limiter.sleep_us(read_ticks()));
   const TapWakeup wakeup = engine.wait(TapEngine::Until::kKick);
   engine.sleep_at_most(0);
@@ -146,11 +157,15 @@ TapWakeup NetVirtqueue::sleep_throttled(TapEngine& engine) noexcept {
   return wakeup;
 }
 
-WorkerExit NetVirtqueue::end(std::uint32_t held) noexcept {
+template <typename Ring>
+WorkerExit NetVirtqueue<Ring>::end(std::uint32_t held) noexcept {
   ring.put_back(static_cast<std::uint16_t>(held));
   // A later worker looks before it sleeps; who else might serve this ring may not.
   if (exit == WorkerExit::kStopped) (void)ring.enable_kicks();
   return exit;
 }
+
+template class NetVirtqueue<SplitRing>;
+template class NetVirtqueue<PackedRing>;
 
 }  // namespace worker

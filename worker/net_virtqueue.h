@@ -10,11 +10,10 @@
 #include "common/ipc/worker_messages.h"
 #include "common/status_page.h"
 #include "common/virtio_net_wire.h"
-#include "worker/chain.h"
 #include "worker/linger.h"
 #include "worker/poller.h"
 #include "worker/rate_limiter.h"
-#include "worker/ring.h"
+#include "worker/ring_kind.h"
 
 namespace worker {
 
@@ -39,11 +38,16 @@ struct NetQueueParts {
   return (features & kLong) != 0 ? common::net::kHeaderBytes : common::net::kLegacyHeaderBytes;
 }
 
-void store_fault(common::StatusPage& status, const RingFault& fault) noexcept;
+// When the guest is told of answers.
+enum class Bell : std::uint8_t { kWhenWorthIt, kNow };
 
+template <typename Ring>
 class NetVirtqueue {
  public:
-  NetVirtqueue(const NetQueueParts& parts, SplitRing split_ring) noexcept;
+  // Nothing and a fault on the status page where the ring does not lie in guest memory or is
+  // misaligned.
+  [[nodiscard]] static std::optional<Ring> make_ring(const NetQueueParts& parts) noexcept;
+  NetVirtqueue(const NetQueueParts& parts, Ring made_ring) noexcept;
 
   // First touch of the guest's bytes. True where the bell is owed.
   [[nodiscard]] bool begin() noexcept { return ring.begin() == SplitRing::Begin::kUsed; }
@@ -55,7 +59,6 @@ class NetVirtqueue {
   // Shows the guest all answers; true where it wants the bell for them, and now is the time. The
   // last `held` chains that were taken are not answered, and a later worker would have to take them
   // again.
-  enum class Bell : std::uint8_t { kWhenWorthIt, kNow };
   [[nodiscard]] bool publish(std::uint32_t held, Bell bell) noexcept;
 
   // The guest broke the ring: no more is taken.
@@ -110,15 +113,15 @@ class NetVirtqueue {
 
   common::GuestMemory memory;
   common::StatusPage& status;
-  SplitRing ring;
+  Ring ring;
   RateLimiter limiter;
   bool serving = true;  // False once the broker, or a fault, says stop.
   common::ipc::WorkerExit exit = common::ipc::WorkerExit::kStopped;
 
  private:
-  [[nodiscard]] bool bell_is_worth_it() const noexcept;
+  [[nodiscard]] bool bell_is_worth_it() noexcept;
 
-  ChainReader reader_;
+  typename ReaderOf<Ring>::Type reader_;
   Poller poller_;
   std::uint64_t idle_since_ = 0;  // Ticks; when polling, since the last work.
   Linger linger_;
@@ -126,5 +129,8 @@ class NetVirtqueue {
   std::uint64_t system_calls_ = 0;
   SegmentScratch scratch_;  // Large, and not to be touched before use.
 };
+
+extern template class NetVirtqueue<SplitRing>;
+extern template class NetVirtqueue<PackedRing>;
 
 }  // namespace worker

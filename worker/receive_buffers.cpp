@@ -20,7 +20,8 @@ std::span<iovec> cut_back(std::span<iovec> segments, std::size_t bytes) noexcept
 
 using common::ipc::WorkerFault;
 
-bool ReceiveBuffers::fill(NetVirtqueue& queue, std::uint32_t wanted) noexcept {
+template <typename Ring>
+bool ReceiveBuffers::fill(NetVirtqueue<Ring>& queue, std::uint32_t wanted) noexcept {
   while (count() < wanted) {
     Chain chain;
     if (!queue.next(chain)) return false;
@@ -51,6 +52,9 @@ bool ReceiveBuffers::fill(NetVirtqueue& queue, std::uint32_t wanted) noexcept {
   }
   return true;
 }
+
+template bool ReceiveBuffers::fill(NetVirtqueue<SplitRing>& queue, std::uint32_t wanted) noexcept;
+template bool ReceiveBuffers::fill(NetVirtqueue<PackedRing>& queue, std::uint32_t wanted) noexcept;
 
 void ReceiveBuffers::pop() noexcept {
   pool_is_full_ = false;

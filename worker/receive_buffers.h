@@ -40,9 +40,11 @@ class ReceiveBuffers {
 
   // Takes buffers of the guest's until there are `wanted` of them. True if there are. What cannot
   // be received into stops the queue.
-  [[nodiscard]] bool fill(NetVirtqueue& queue, std::uint32_t wanted) noexcept;
+  template <typename Ring>
+  [[nodiscard]] bool fill(NetVirtqueue<Ring>& queue, std::uint32_t wanted) noexcept;
   // True if no more will ever fit: we hold all that the ring, or the pool, can have.
-  [[nodiscard]] bool full(const NetVirtqueue& queue) const noexcept {
+  template <typename Ring>
+  [[nodiscard]] bool full(const NetVirtqueue<Ring>& queue) const noexcept {
     return count() >= queue.ring.size() || pool_is_full_;
   }
 

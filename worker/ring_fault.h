@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "common/ipc/worker_messages.h"
+#include "common/status_page.h"
 
 namespace worker {
 
@@ -13,5 +14,7 @@ struct RingFault {
   std::uint64_t first = 0;
   std::uint64_t second = 0;
 };
+
+void store_fault(common::StatusPage& status, const RingFault& fault) noexcept;
 
 }  // namespace worker

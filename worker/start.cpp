@@ -12,8 +12,10 @@
 #include "common/checked.h"
 #include "common/inflight_wire.h"
 #include "common/ipc/channel.h"
+#include "common/packed_inflight_wire.h"
 #include "common/sys.h"
 #include "common/virtqueue_wire.h"
+#include "worker/ring_kind.h"
 
 namespace worker {
 namespace {
@@ -106,6 +108,15 @@ bool inflight_is_sane(const RingStart& ring) noexcept {
          ring.inflight_offset % common::inflight::kAlignment == 0;
 }
 
+// virtio 1.2, 2.7 and 2.8.10.1: only the size of a split ring is a power of two.
+bool place_is_sane(const RingStart& ring) noexcept {
+  if (ring.queue_size > common::kQueueSizeMax) return false;
+  if (is_packed(ring)) {
+    return common::packed_base_is_sane(common::unpack_vring_base(ring.next_avail), ring.queue_size);
+  }
+  return common::is_power_of_two(ring.queue_size) && ring.next_avail <= 0xffff;
+}
+
 bool log_is_sane(const RingStart& ring) noexcept {
   return ring.has_log <= 1 && (ring.has_log == 0 || ring.log_bytes != 0);
 }
@@ -114,8 +125,7 @@ bool log_is_sane(const RingStart& ring) noexcept {
 bool ring_is_sane(const RingStart& ring, std::size_t fds) noexcept {
   return ring.has_kick <= 1 && ring.has_call <= 1 && inflight_is_sane(ring) && log_is_sane(ring) &&
          fds == ring.has_kick + ring.has_call + ring.has_inflight + ring.has_log &&
-         common::is_power_of_two(ring.queue_size) && ring.queue_size <= common::kQueueSizeMax &&
-         ring.next_avail <= 0xffff;
+         place_is_sane(ring);
 }
 
 // The front-end's file as a rule, so it may be anything. One that shrinks later is SIGBUS: the end
@@ -136,7 +146,9 @@ Started<common::SharedRegion> map_file(FdRef file, std::uint64_t offset, std::ui
 }
 
 Started<void> map_inflight(FdRef file, Guest& guest) noexcept {
-  const std::uint64_t bytes = common::inflight::queue_bytes(guest.ring.inflight_entries);
+  const std::uint64_t bytes =
+      is_packed(guest.ring) ? common::inflight::packed_queue_bytes(guest.ring.inflight_entries)
+                            : common::inflight::queue_bytes(guest.ring.inflight_entries);
   TRY_LET(guest.inflight,
           map_file(file, guest.ring.inflight_offset, bytes, WorkerFault::kInflightUnmapped, guest));
   return {};
