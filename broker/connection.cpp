@@ -11,8 +11,8 @@
 
 #include "broker/event_text.h"
 #include "broker/text.h"
-#include "common/inflight_wire.h"
 #include "common/ipc/channel.h"
+#include "common/packed_inflight_wire.h"
 #include "common/sys.h"
 #include "policy/jail.h"
 
@@ -364,7 +364,7 @@ void Connection::make_inflight(std::uint64_t bytes) {
   const auto& device = facts_.model.session_start;
   const std::uint64_t most =
       device.queues_max *
-      common::inflight::stride(device.queue_size_max, common::inflight::kOurStride);
+      common::inflight::packed_stride(device.queue_size_max, common::inflight::kOurStride);
   ipc::InflightMade made{};
   made.kind = ipc::InflightMade::kKind;
   auto file = bytes != 0 && bytes <= most ? common::make_sealed_memfd("bulkhead-inflight", bytes)

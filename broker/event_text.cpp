@@ -61,10 +61,12 @@ constexpr EventSentence kEventSentences[] = {
      "{0:r} names queue {1}, and the device has {2}; raise --num-queues, or give the VMM's device "
      "fewer queues (QEMU: num-queues={2} of a disk, queues=PAIRS of a network card)"},
     {EventCode::kBadQueueSize, Level::kError,
-     "{0:r} gives queue {1} {2} entries; it must be a power of two and no more than --queue-size "
-     "(QEMU: queue-size=...)"},
+     "{0:r} gives queue {1} {2} entries; it must be a power of two, unless its ring is packed, and "
+     "no more than --queue-size (QEMU: queue-size=...)"},
     {EventCode::kBadVringBase, Level::kError,
-     "{0:r} gives queue {1} the base {2:x}; an index of a split ring has 16 bits"},
+     "{0:r} gives queue {1} the base {2:x}, which is no place in it: an index of a split ring has "
+     "16 "
+     "bits, and one of a packed ring is less than its size"},
     {EventCode::kBadFeatures, Level::kError,
      "{0:r} acknowledges virtio features that were not offered: {1:x}{1:h}"},
     {EventCode::kBadProtocolFeatures, Level::kError,

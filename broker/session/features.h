@@ -50,6 +50,15 @@ class Features {
   [[nodiscard]] bool acknowledged() const noexcept { return acknowledged_; }
   // For the worker: without what is not the driver's.
   [[nodiscard]] std::uint64_t driver_bits() const noexcept { return bits_ & ~kVhostBits; }
+  // VIRTIO_F_RING_PACKED: its rings are virtio 1.2, 2.8's. Whether it will be so is not known
+  // before the driver's features are.
+  [[nodiscard]] bool packed() const noexcept { return (bits_ & common::kFeatureRingPacked) != 0; }
+  [[nodiscard]] bool offers_packed() const noexcept {
+    return (offered_ & common::kFeatureRingPacked) != 0;
+  }
+  [[nodiscard]] bool may_be_packed() const noexcept {
+    return acknowledged_ ? packed() : offers_packed();
+  }
   // A migration is under way: what is written to the guest's memory is to be logged.
   [[nodiscard]] bool log_all() const noexcept {
     return (bits_ & common::dirty_log::kFeatureLogAll) != 0;

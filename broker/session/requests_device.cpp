@@ -27,7 +27,8 @@ void reset(Context& context) noexcept {
   for (std::uint32_t queue = 0; queue < device.queue_count; ++queue) {
     Vring& ring = device.rings[queue];
     had_effect = had_effect || ring.started;
-    const std::uint16_t got_to = ring.stopped_at.value_or(ring.base);
+    const std::uint32_t got_to =
+        ring.stopped_at.value_or(ring.next_avail(device.features.packed()));
     ring.reset();
     ring.stopped_at = got_to;  // A worker that still runs knows better, when it has ended.
     ring.base_overrides_worker = context.workers.has_worker(queue);

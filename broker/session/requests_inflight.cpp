@@ -49,7 +49,8 @@ Outcome<Answer> get_inflight_fd(Context& context, Incoming& incoming) noexcept {
                         wanted.queue_size != 0 && wanted.queue_size <= device.queue_size_max;
   if (possible) {
     wanted.mmap_offset = 0;
-    wanted.mmap_bytes = inflight_file_bytes(wanted.queues, wanted.queue_size);
+    const RingKind kind = device.features.may_be_packed() ? RingKind::kPacked : RingKind::kSplit;
+    wanted.mmap_bytes = inflight_file_bytes(kind, wanted.queues, wanted.queue_size);
     TRY_LET(device.inflight_offer, context.workers.make_inflight(wanted.mmap_bytes));
     if (device.inflight_offer.valid()) {
       return answer_with(incoming, wanted, device.inflight_offer.ref());
@@ -68,8 +69,14 @@ Outcome<Answer> set_inflight_fd(Context& context, Incoming& incoming) noexcept {
     return violation(EventCode::kTooFewFds, number_of(incoming), incoming.fds.size(), 1);
   }
   Device& device = context.device;
-  TRY(device.inflight.set(description, incoming.fds.take(0), device.queue_count));
-  for (Vring& ring : device.queues()) ring.forgets_inflight = false;
+  const std::uint32_t before = device.inflight.generation();
+  TRY(device.inflight.set(description, incoming.fds.take(0), kind_of(device.features),
+                          device.queue_count));
+  const bool another = device.inflight.generation() != before;
+  for (Vring& ring : device.queues()) {
+    ring.forgets_inflight = false;
+    ring.base_is_newer = ring.base_is_newer && !another;
+  }
   return Answer{};
 }
 

@@ -5,7 +5,6 @@
 #include "broker/session/descriptor_check.h"
 #include "broker/session/requests.h"
 #include "broker/session/workers.h"
-#include "common/checked.h"
 
 namespace session {
 namespace {
@@ -49,10 +48,10 @@ Outcome<RingEvent> ring_event(Context& context, Incoming& incoming) noexcept {
 Outcome<Answer> set_vring_num(Context& context, Incoming& incoming) noexcept {
   const auto state = incoming.as<VringState>();
   TRY_LET(Vring * ring, ring_at(context, incoming, state.index));
-  // virtio 1.2, 2.7: "Queue Size value is always a power of 2". (A packed ring's need not be.)
-  if (state.num > context.device.queue_size_max || !common::is_power_of_two(state.num)) {
+  if (state.num > context.device.queue_size_max) {
     return violation(EventCode::kBadQueueSize, number_of(incoming), state.index, state.num);
   }
+  TRY(check_size(state.index, state.num, context.device.features));
   ring->size = state.num;
   TRY(context.device.check_start(state.index));
   return Answer{};
@@ -65,8 +64,11 @@ Outcome<Answer> set_vring_addr(Context& context, Incoming& incoming) noexcept {
   const Device& device = context.device;
   // Every front-end shares memory first. One that does not is looked at when the ring starts.
   if (!device.memory.empty() && !ring->waits_for_memory) {
+    // Of which kind the ring is, and so how large its parts are, may not be known yet.
+    const bool known = device.features.may_be_packed() == device.features.packed();
+    const std::uint32_t size = known ? ring->size : 0;
     const auto places =
-        locate(addr.index, addr, ring->size, device.features.driver_bits(), device.memory);
+        locate(addr.index, addr, size, device.features.driver_bits(), device.memory);
     if (!places) return common::fail(places.error());
   }
   ring->addresses = addr;
@@ -78,11 +80,8 @@ Outcome<Answer> set_vring_addr(Context& context, Incoming& incoming) noexcept {
 Outcome<Answer> set_vring_base(Context& context, Incoming& incoming) noexcept {
   const auto state = incoming.as<VringState>();
   TRY_LET(Vring * ring, ring_at(context, incoming, state.index));
-  // Split ring: "Bits 16-31: Reserved (set to zero)". A packed ring's used half belongs there.
-  if (state.num > 0xffff) {
-    return violation(EventCode::kBadVringBase, number_of(incoming), state.index, state.num);
-  }
-  ring->base = static_cast<std::uint16_t>(state.num);
+  ring->base = state.num;
+  TRY(check_base(state.index, *ring, context.device.features));
   ring->stopped_at.reset();
   // libkrun resets a ring this way without stopping it: start over from the new base.
   if (context.workers.has_worker(state.index)) {
@@ -104,7 +103,8 @@ Outcome<Answer> get_vring_base(Context& context, Incoming& incoming) noexcept {
   TRY(context.workers.settle());
   ring->stop();
   if (context.device.is_suspended()) context.device.log.rings_stopped();
-  return body_of(incoming, VringState{state.index, ring->stopped_at.value_or(ring->base)});
+  const std::uint32_t next = ring->next_avail(context.device.features.packed());
+  return body_of(incoming, VringState{state.index, ring->stopped_at.value_or(next)});
 }
 
 // Starts the ring: the kick itself may have been consumed before, by whoever served it last, so

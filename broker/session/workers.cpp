@@ -50,6 +50,8 @@ Outcome<void> Device::check_start(std::uint32_t queue) const noexcept {
   const Vring& ring = rings[queue];
   if (!ring.is_wanted(features) || ring.waits_for_memory) return {};
   if (memory.empty()) return violation(EventCode::kNoMemory, queue);
+  TRY(check_size(queue, ring.size, features));
+  TRY(check_base(queue, ring, features));
   TRY_LET(const RingPlaces places, locate(queue));
   return check_log(queue, places);
 }
@@ -58,10 +60,8 @@ Outcome<void> Device::check_log(std::uint32_t queue, const RingPlaces& places) c
   const Vring& ring = rings[queue];
   const auto place = log.place();
   if (!place || !wants_log(ring)) return {};
-  const bool event_idx = (features.driver_bits() & common::kFeatureEventIdx) != 0;
-  const std::uint64_t used = log_used_addr(ring, places);
-  const auto used_end = common::checked_add(
-      used, common::used_bytes(static_cast<std::uint16_t>(ring.size), event_idx));
+  const auto used_end = common::checked_add(log_used_addr(ring, places),
+                                            used_part_bytes(ring.size, features.driver_bits()));
   const MemoryRegion& last = memory.regions().back().place;
   const std::uint64_t end = std::max(last.guest_addr + last.bytes, used_end.value_or(UINT64_MAX));
   const std::uint64_t needed = common::dirty_log::bytes_for(end);
@@ -114,7 +114,7 @@ Outcome<void> Workers::step(std::uint32_t queue) noexcept {
   }
   const auto setup = wanted ? wanted : finishing_setup(queue);
   // Without room somebody is under way still, and settle() comes back here.
-  if (!setup || !has_room_for_start()) return {};
+  if (!setup || !workers_know(queue, *setup) || !has_room_for_start()) return {};
   TRY_LET(const bool told, tell_features());
   if (!told) {
     waits_for_features_ = true;  // Their ends will wake us.
@@ -130,6 +130,16 @@ Outcome<void> Workers::step(std::uint32_t queue) noexcept {
   open.kind = common::ipc::OpenQueue::kKind;
   open.queue = queue;
   return broker_.send(open);
+}
+
+// An older broker has taken over, and its workers know nothing of packed rings: such a ring goes on
+// as long as its worker lives, and waits then for a broker that has others.
+bool Workers::workers_know(std::uint32_t queue, const RingSetup& setup) noexcept {
+  const bool packed = (setup.features & common::kFeatureRingPacked) != 0;
+  if (!packed || broker_speaks_ >= common::ipc::kIpcPackedRings) return true;
+  if (!std::exchange(told_of_old_workers_, true))
+    broker_.report(EventCode::kQueueNotStarted, queue);
+  return false;
 }
 
 bool Workers::has_room_for_start() const noexcept {
@@ -233,7 +243,7 @@ Outcome<void> Workers::take_answer(std::uint32_t queue) noexcept {
   if (std::exchange(ring.owes_call, false) && ring.call.valid()) signal(ring.call.ref());
   if (device_.wants_log(ring) && !links_[queue].log_counts()) ring.ran_unlogged = true;
   // It has seen to the region before it said so; if it dies now, what it leaves there counts.
-  ring.unfinished = ring.forgets_inflight = false;
+  ring.unfinished = ring.forgets_inflight = ring.base_is_newer = false;
   common::ipc::QueueServing serving{};
   serving.kind = common::ipc::QueueServing::kKind;
   serving.queue = queue;
@@ -264,15 +274,20 @@ Outcome<void> Workers::make_own_inflight() noexcept {
   if (device_.inflight.has_own() || own_inflight_refused_) return {};
   bool needed = false;
   for (std::uint32_t queue = 0; queue < device_.queue_count && !needed; ++queue) {
-    needed = device_.inflight.needs_own(queue, device_.rings[queue].size) &&
-             wanted_setup(queue).has_value();
+    needed = !inflight_place(queue) && wanted_setup(queue).has_value();
   }
   if (!needed) return {};
+  // For rings of either kind: what the next driver will want is not known.
+  const RingKind largest = device_.features.offers_packed() ? RingKind::kPacked : RingKind::kSplit;
   TRY_LET(common::Fd file,
-          make_inflight(inflight_file_bytes(device_.queue_count, device_.queue_size_max)));
+          make_inflight(inflight_file_bytes(largest, device_.queue_count, device_.queue_size_max)));
   own_inflight_refused_ = !file.valid();
-  if (file.valid()) device_.inflight.set_own(std::move(file), device_.queue_size_max);
+  if (file.valid()) device_.inflight.set_own(std::move(file), largest, device_.queue_size_max);
   return {};
+}
+
+std::optional<InflightRegion::Place> Workers::inflight_place(std::uint32_t queue) const noexcept {
+  return device_.inflight.place(kind_of(device_.features), queue, device_.rings[queue].size);
 }
 
 Outcome<common::Fd> Workers::make_inflight(std::uint64_t bytes) noexcept {
@@ -319,8 +334,7 @@ Outcome<void> Workers::on_opened(std::uint32_t queue, common::Fd socket) noexcep
     return end_with(SessionExit::kHostFault);
   }
   const Vring& ring = device_.rings[queue];
-  links_[queue].start(std::move(socket), ring, device_.memory,
-                      device_.inflight.place(queue, ring.size), device_.log);
+  links_[queue].start(std::move(socket), ring, device_.memory, inflight_place(queue), device_.log);
   return {};
 }
 
@@ -344,20 +358,19 @@ Outcome<void> Workers::on_ended(const common::ipc::QueueEnded& ended) noexcept {
   Vring& ring = device_.rings[queue];
   const bool overridden = std::exchange(ring.base_overrides_worker, false);
   ring.forgets_inflight = ring.forgets_inflight || overridden;
-  if (overridden && ring.stopped_at && outcome != QueueOutcome::kNotStarted) {
-    ring.stopped_at = static_cast<std::uint16_t>(ended.next_avail);
-  }
-  // `next_avail` may be a hijacked worker's: any 16 bits are an index that some worker could have
-  // reported, and they reach nobody but the guest to which they belong. However it ended: a VM that
-  // is paused and goes on starts the ring again from here, and what its guest offered before this
-  // may lie in memory that is used for other things by now.
-  if (outcome != QueueOutcome::kNotStarted && !overridden) {
-    ring.base = static_cast<std::uint16_t>(ended.next_avail);
-  }
+  // `next_avail` may be a hijacked worker's, and reaches nobody but the guest to which it belongs.
+  // However it ended: a VM that is paused and goes on starts the ring again from here, and what its
+  // guest offered before this may lie in memory that is used for other things by now.
+  const auto got_to = outcome != QueueOutcome::kNotStarted
+                          ? links_[queue].setup().base_from(ended.next_avail)
+                          : std::nullopt;
+  if (got_to && overridden && ring.stopped_at) ring.stopped_at = got_to;
+  if (got_to && !overridden) ring.base = got_to;
   switch (outcome) {
     case QueueOutcome::kStopped:
       // One that dies may not have marked everything that it was told to.
       if (links_[queue].log_counts()) ring.ran_unlogged = false;
+      ring.base_is_newer = true;
       if (state == State::kClosing) return {};
       break;
     case QueueOutcome::kDied:

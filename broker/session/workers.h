@@ -102,9 +102,12 @@ class Workers {
   [[nodiscard]] std::optional<RingSetup> finishing_setup(std::uint32_t queue) const noexcept;
   [[nodiscard]] std::optional<RingSetup> setup_of(std::uint32_t queue) const noexcept;
   [[nodiscard]] Outcome<void> make_own_inflight() noexcept;
+  [[nodiscard]] std::optional<InflightRegion::Place> inflight_place(
+      std::uint32_t queue) const noexcept;
   [[nodiscard]] Outcome<void> step(std::uint32_t queue) noexcept;
   // Whether the worker of one more ring may be sent its descriptors now.
   [[nodiscard]] bool has_room_for_start() const noexcept;
+  [[nodiscard]] bool workers_know(std::uint32_t queue, const RingSetup& setup) noexcept;
   // False while workers run that were started with other features.
   [[nodiscard]] Outcome<bool> tell_features() noexcept;
   [[nodiscard]] Outcome<void> wait_for_someone() noexcept;
@@ -134,6 +137,8 @@ class Workers {
   common::Fd made_inflight_;
   bool own_inflight_refused_ = false;
   std::uint32_t failed_starts_ = 0;
+  std::uint32_t broker_speaks_ = common::ipc::kIpcVersion;
+  bool told_of_old_workers_ = false;
   std::optional<std::uint64_t> announced_features_;  // To the log.
   std::optional<std::uint64_t> told_features_;       // To the broker, where it wants them.
   bool waits_for_features_ = false;

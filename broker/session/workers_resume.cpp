@@ -11,7 +11,8 @@ Outcome<void> Workers::on_resume(const common::ipc::Resume& resume) noexcept {
   common::ipc::Resumed resumed{};
   resumed.kind = common::ipc::Resumed::kKind;
   resumed.turn = resume.turn;
-  resumed.version = std::min(common::ipc::kIpcVersion, resume.version);
+  resumed.version = broker_speaks_ = std::min(common::ipc::kIpcVersion, resume.version);
+  told_of_old_workers_ = false;
   static_assert(common::kQueuesMax <= common::ipc::kPhasesMax);
   for (std::uint32_t queue = 0; queue < device_.queue_count; ++queue) {
     resumed.phases[queue] = static_cast<std::uint8_t>(links_[queue].phase());

@@ -16,10 +16,12 @@ inline constexpr std::size_t kMessageFdsMax = 8;
 
 // Goes up when a message changes its layout or meaning; both sides compare it in their first
 // message (the seam for replacing one program while another runs).
-inline constexpr std::uint32_t kIpcVersion = 3;
+inline constexpr std::uint32_t kIpcVersion = 4;
 // Sessions and workers that an older broker has started go on under a newer one: what they spoke
 // then is understood for one version more.
-inline constexpr std::uint32_t kIpcOldest = 2;
+inline constexpr std::uint32_t kIpcOldest = 3;
+// From here on workers know packed rings, and RingStart::next_avail has 32 bits for them.
+inline constexpr std::uint32_t kIpcPackedRings = 4;
 
 // Every message starts with its kind. No pointers, no padding (padding would carry our stack to the
 // other side). `kFdsMin`..`kFdsMax` descriptors travel with it.
