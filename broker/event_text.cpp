@@ -64,9 +64,8 @@ constexpr EventSentence kEventSentences[] = {
      "{0:r} gives queue {1} {2} entries; it must be a power of two, unless its ring is packed, and "
      "no more than --queue-size (QEMU: queue-size=...)"},
     {EventCode::kBadVringBase, Level::kError,
-     "{0:r} gives queue {1} the base {2:x}, which is no place in it: an index of a split ring has "
-     "16 "
-     "bits, and one of a packed ring is less than its size"},
+     "{0:r} gives queue {1} the base {2:x}, which is no place in it: a split ring has 16 bits, "
+     "and the indices of a packed ring are less than its size"},
     {EventCode::kBadFeatures, Level::kError,
      "{0:r} acknowledges virtio features that were not offered: {1:x}{1:h}"},
     {EventCode::kBadProtocolFeatures, Level::kError,
