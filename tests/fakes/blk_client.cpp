@@ -160,7 +160,8 @@ void BlkClient::start_all() {
   vhost_.set_mem_table(memory_);
   for (std::uint32_t i = 0; i < queues(); ++i) {
     give_err(i);
-    describe_ring(i, queue(i).ring().base_of_used());
+    const bool forgets = options_.shape.packed && options_.forgets_places;
+    describe_ring(i, forgets ? common::kPackedBaseFresh : queue(i).ring().base_of_used());
     give_kick(i);
     give_call(i);
   }

@@ -26,6 +26,9 @@ class BlkClient {
     std::uint64_t features = ~0ULL;           // Acknowledged where offered and understood.
     std::uint64_t protocol_features = ~0ULL;  // Likewise.
     bool acks = true;
+    // Packed rings: knows no place after it has lost the back-end but the one where rings begin, as
+    // QEMU does.
+    bool forgets_places = false;
     bool handshake = true;  // False: only connects; the test plays the rest.
     bool gpa_as_vmm_addr = false;
   };

@@ -81,13 +81,13 @@ std::optional<fakes::BlkDone> VerifiedLoad::next() {
     if (std::optional<fakes::BlkDone> done = queue_.harvest()) return done;
     if (plan_.poll) {
       if (std::optional<fakes::BlkDone> done = queue_.poll(kSliceMs)) return done;
-    } else if (!queue_.driver().enable_interrupts()) {
+    } else if (!queue_.ring().enable_interrupts()) {
       continue;
     } else {
       while (!abandoned_ && !queue_.doorbell().wait(kSliceMs)) {
         waited_ms += kSliceMs;
         fakes::require(waited_ms < plan_.patience_ms,
-                       queue_.driver().has_used() ? "an interrupt was lost" : "a request was lost");
+                       queue_.ring().has_used() ? "an interrupt was lost" : "a request was lost");
       }
       continue;
     }

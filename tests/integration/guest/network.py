@@ -178,13 +178,15 @@ class Testpmd:
 
     address = TESTPMD_ADDRESS
 
-    def __init__(self, sock: str, workdir: Path, mode: str):
-        self.log = Path(workdir) / f"testpmd-{mode}.log"
+    def __init__(self, sock: str, workdir: Path, mode: str, packed: bool = False):
+        rings = ",packed_vq=1" if packed else ""
+        self.log = Path(workdir) / f"testpmd-{mode}{rings}.log"
         self._file = open(self.log, "w+", encoding="utf-8")
         command = [
             "dpdk-testpmd", "-l", "0,1", "--no-huge", "-m", "256", "--no-pci", "--no-telemetry",
             f"--file-prefix=bulkhead-{os.getpid()}",
-            f"--vdev=net_virtio_user0,path={sock},queues=2,queue_size=256,mac=52:54:00:00:00:09",
+            f"--vdev=net_virtio_user0,path={sock},queues=2,queue_size=256,"
+            f"mac=52:54:00:00:00:09{rings}",
             "--", "-i", f"--forward-mode={mode}", "--rxq=2", "--txq=2", "--auto-start",
             "--total-num-mbufs=8192",
         ]

@@ -36,6 +36,7 @@ class Disk:
     socket: str
     queues: int = 4
     reconnect: bool = False  # Whether QEMU connects again when the back-end went away.
+    packed: bool = False  # Whether the guest may have packed rings, which Linux then has.
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Card:
     reconnect: bool = False
     tap: str = ""  # Instead of a socket: QEMU's own back-end, on this tap.
     announces: bool = True  # False: its guest cannot tell the network where it is.
+    packed: bool = False
 
 
 @functools.cache
@@ -58,6 +60,10 @@ def qemu_version() -> tuple:
 
 def connect_again() -> str:
     return ",reconnect-ms=1000" if qemu_version() >= (9, 2) else ",reconnect=1"
+
+
+def on_off(value: bool) -> str:
+    return "on" if value else "off"
 
 
 def qemu_command(disks: list, kernel, initramfs, cpus: int = 4, memory: str = "512M",
@@ -77,7 +83,8 @@ def qemu_command(disks: list, kernel, initramfs, cpus: int = 4, memory: str = "5
         again = connect_again() if disk.reconnect else ""
         command += [
             "-chardev", f"socket,id=c{index},path={disk.socket}{again}",
-            "-device", f"vhost-user-blk-pci,chardev=c{index},num-queues={disk.queues}",
+            "-device", f"vhost-user-blk-pci,chardev=c{index},num-queues={disk.queues},"
+            f"packed={on_off(disk.packed)}",
         ]
     for index, card in enumerate(cards):
         again = connect_again() if card.reconnect else ""
@@ -93,7 +100,7 @@ def qemu_command(disks: list, kernel, initramfs, cpus: int = 4, memory: str = "5
         vectors = ",vectors=0" if qemu_version() < (10, 0) else ""
         command += [
             "-device", f"virtio-net-pci,netdev=net{index},mq=on{vectors},mac={card.mac},"
-            f"guest_announce={'on' if card.announces else 'off'}",
+            f"guest_announce={on_off(card.announces)},packed={on_off(card.packed)}",
         ]
     return command
 

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ import qemu
 MIB = 1 << 20
 SCRIPTS = Path(__file__).resolve().parent / "scripts"
 WORKERS_GONE_TIMEOUT_S = 60
+VIRTIO_F_RING_PACKED = 1 << 34
 
 
 class ScenarioError(Exception):
@@ -54,10 +56,12 @@ class Setting:
                 raise ScenarioError(f"{error}\n--- back-end\n{broker.log.read_text()}") from error
 
     def guest(self, broker, script: str, *names, directory: str = "guest",
-              reconnect: bool = False, variables: str = "", hear=print, **more):
+              reconnect: bool = False, packed: bool = False, variables: str = "", hear=print,
+              **more):
         place = self.workdir / directory
         place.mkdir(exist_ok=True)
-        disks = [qemu.Disk(broker.socket_of(name), reconnect=reconnect) for name in names]
+        disks = [qemu.Disk(broker.socket_of(name), reconnect=reconnect, packed=packed)
+                 for name in names]
         text = variables + (SCRIPTS / script).read_text()
         return qemu.Guest(disks, text, place, echo=hear, **more)
 
@@ -65,10 +69,12 @@ class Setting:
         return backend.Card(name, tap, **({"engine": self.engine} | more))
 
     def guest_on_net(self, broker, script: str, name: str, directory: str = "guest",
-                     reconnect: bool = False, announces: bool = True, **more):
+                     reconnect: bool = False, announces: bool = True, packed: bool = False,
+                     **more):
         place = self.workdir / directory
         place.mkdir(exist_ok=True)
-        cards = [qemu.Card(broker.socket_of(name), reconnect=reconnect, announces=announces)]
+        cards = [qemu.Card(broker.socket_of(name), reconnect=reconnect, announces=announces,
+                           packed=packed)]
         text = (SCRIPTS / "net_lib.sh").read_text() + (SCRIPTS / script).read_text()
         return qemu.Guest([], text, place, echo=print, cards=cards, **more)
 
@@ -306,9 +312,19 @@ def qemu_killed(setting: Setting) -> None:
 
 def processes_killed(setting: Setting) -> None:
     """kill -9 of each process in turn under fio with verify: QEMU reconnects, nothing is lost."""
+    kill_processes(setting, packed=False)
+
+
+def packed_processes_killed(setting: Setting) -> None:
+    """The same of a guest that has chosen packed rings."""
+    kill_processes(setting, packed=True)
+
+
+def kill_processes(setting: Setting, packed: bool) -> None:
     disk = setting.sparse_image("disk", 64)
     with setting.serve(setting.device("disk", disk)) as broker:
-        with setting.guest(broker, "verify_loop.sh", "disk", reconnect=True) as guest:
+        with setting.guest(broker, "verify_loop.sh", "disk", reconnect=True,
+                           packed=packed) as guest:
             guest.wait_line("verifying")
             for queue in range(4):
                 kill_and_wait(broker, [f"disk/{queue}"], "is served again", 1)
@@ -318,6 +334,13 @@ def processes_killed(setting: Setting) -> None:
             kill_and_wait(broker, ["bulkhead-session", "bulkhead-worker"], " serving (", 4)
             broker.kill_and_start_again()
             guest.finish()
+        expect("rings of the kind that was offered", has_packed_rings(broker) == packed)
+
+
+def has_packed_rings(broker) -> bool:
+    """Whether the driver that came last has chosen them."""
+    words = re.findall("acknowledged features (0x[0-9a-f]+)", broker.log.read_text())
+    return int(words[-1], 16) & VIRTIO_F_RING_PACKED != 0
 
 
 def kill_and_wait(broker, titles: list, line: str, times: int) -> None:
@@ -492,6 +515,18 @@ def net_changes(setting: Setting) -> None:
             guest.finish()
 
 
+def packed_net(setting: Setting) -> None:
+    """Files both ways on packed rings, while each worker is killed."""
+    with network.Network() as net, setting.serve(setting.card("eth0", net.tap)) as broker:
+        with setting.guest_on_net(broker, "net_long.sh", "eth0", packed=True) as guest:
+            guest.wait_line("transferring")
+            for queue in range(2):
+                kill_and_wait(broker, [f"eth0/{queue}"], "is served again", 1)
+            guest.finish()
+        expect("packed rings", has_packed_rings(broker))
+    expect("no complaint of the host about what the guest sent", not net.complaints())
+
+
 def net_broker_restarted(setting: Setting) -> None:
     """SIGTERM in the middle of a transfer, and started again: QEMU reconnects, it goes on."""
     with network.Network() as net, setting.serve(setting.card("eth0", net.tap)) as broker:
@@ -511,6 +546,15 @@ def net_testpmd(setting: Setting) -> None:
         with network.Testpmd(broker.socket_of("eth0"), setting.workdir, "txonly") as testpmd:
             testpmd.wait_started()
             net.wait_received(100_000)
+        with network.Testpmd(broker.socket_of("eth0"), setting.workdir, "icmpecho",
+                             packed=True) as testpmd:
+            testpmd.wait_started()
+            net.ping(testpmd.address, 10, 1400)
+        with network.Testpmd(broker.socket_of("eth0"), setting.workdir, "txonly",
+                             packed=True) as testpmd:
+            testpmd.wait_started()
+            net.wait_received(net.received_packets() + 100_000)
+        expect("packed rings of testpmd's", has_packed_rings(broker))
 
 
 SCENARIOS = {
@@ -518,5 +562,5 @@ SCENARIOS = {
     for scenario in (firmware_boot, four_queues, reset, disk_kinds, memory_added, disk_plugged,
                      broker_restarted, broker_replaced, processes_killed, qemu_killed, resize,
                      power_cut, migrated, net_traffic, net_migrated, net_changes,
-                     net_broker_restarted, net_testpmd)
+                     net_broker_restarted, net_testpmd, packed_processes_killed, packed_net)
 }
