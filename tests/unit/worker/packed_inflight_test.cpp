@@ -1,5 +1,5 @@
 // The in-flight region of a packed ring: what it says after a death at any instruction, and what is
-// refused of it.
+// refused of it. Long because each field that a front-end can spoil has its own test.
 #include "worker/packed_inflight.h"
 
 #include <gtest/gtest.h>
