@@ -121,7 +121,6 @@ PackedRing::Peek PackedRing::peek() noexcept {
   if (free_ == 0) return Peek::kEmpty;
   const std::uint16_t flags = load_flags(next_avail_.index);
   if (!is_available(flags, next_avail_.wrap)) return Peek::kEmpty;
-  if (seen_descriptors_ == 0) look_ahead();
   return fetch_chain(flags);
 }
 
@@ -151,6 +150,11 @@ PackedRing::Peek PackedRing::fetch_chain(std::uint16_t flags) noexcept {
     copies_[count++] = fetch(at.index, flags);
   }
   chain_ = {copies_.get(), count};
+  if (seen_descriptors_ < count) {
+    seen_descriptors_ = count;
+    seen_chains_ = 1;
+    look_ahead();
+  }
   return found_chain();
 }
 

@@ -54,8 +54,7 @@ class ChainRing {
   // What a VMM has to say whose device is gone: what came back, and nothing that was taken. Of a
   // split ring the device has left it in used.idx.
   [[nodiscard]] std::uint32_t base_of_used() const noexcept {
-    return packed_ ? common::pack_vring_base({two_.next_used(), two_.next_used()})
-                   : one_.used_idx();
+    return packed_ ? two_.base() : one_.used_idx();
   }
 
   // The one that it is.

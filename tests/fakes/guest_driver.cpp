@@ -139,7 +139,8 @@ common::ipc::RingStart GuestDriver::ring_start(std::uint64_t device_features) co
   start.avail_addr = avail_.value;
   start.used_addr = used_.value;
   start.features = ring_features() | device_features;
-  start.next_avail = options_.packed ? packed_.base() : options_.first_index;
+  // Where a device goes on that has answered all that it took.
+  start.next_avail = options_.packed ? packed_.base() : used_idx();
   start.has_kick = 1;
   start.has_call = 1;
   return start;

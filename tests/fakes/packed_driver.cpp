@@ -94,12 +94,24 @@ bool PackedDriver::wants_kick() const noexcept {
   return false;
 }
 
-bool PackedDriver::has_used() const noexcept {
-  const std::uint16_t flags = __atomic_load_n(flags_at(next_used_.index), __ATOMIC_ACQUIRE);
+bool PackedDriver::is_used(PackedPlace at) const noexcept {
+  const std::uint16_t flags = __atomic_load_n(flags_at(at.index), __ATOMIC_ACQUIRE);
   const bool avail = (flags & kPackedAvail) != 0;
   const bool used = (flags & kPackedUsed) != 0;
-  // Where nothing is out, what looks used was so before.
-  return outstanding_ != 0 && avail == next_used_.wrap && used == next_used_.wrap;
+  return avail == at.wrap && used == at.wrap;
+}
+
+// Where nothing is out, what looks used was so before.
+bool PackedDriver::has_used() const noexcept { return outstanding_ != 0 && is_used(next_used_); }
+
+std::uint32_t PackedDriver::base() const noexcept {
+  PackedPlace at = next_used_;
+  for (std::uint16_t left = outstanding_; left > 0 && is_used(at); --left) {
+    const auto token = static_cast<std::uint16_t>(desc(at.index).id.get() - first_id_);
+    if (token >= size_) break;
+    step(at, descriptors_[token]);
+  }
+  return common::pack_vring_base({at, at});
 }
 
 std::optional<PackedDriver::Used> PackedDriver::take() {

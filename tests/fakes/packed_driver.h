@@ -58,10 +58,8 @@ class PackedDriver {
   [[nodiscard]] std::uint16_t outstanding() const noexcept { return outstanding_; }
   [[nodiscard]] common::PackedPlace next_avail() const noexcept { return next_avail_; }
   [[nodiscard]] common::PackedPlace next_used() const noexcept { return next_used_; }
-  // What SET_VRING_BASE takes once everything has come back.
-  [[nodiscard]] std::uint32_t base() const noexcept {
-    return common::pack_vring_base({next_avail_, next_used_});
-  }
+  // Where a device stands that has answered all that it took: what SET_VRING_BASE takes after it.
+  [[nodiscard]] std::uint32_t base() const noexcept;
   // Pretends that the ring has been gone round as far as this. Before the first add() only.
   void start_at(common::PackedPlace place) noexcept;
 
@@ -84,6 +82,7 @@ class PackedDriver {
   [[nodiscard]] std::uint16_t* flags_at(std::uint16_t index) const noexcept;
   [[nodiscard]] static std::uint16_t* half(std::byte* area, std::uint64_t offset) noexcept;
   [[nodiscard]] bool wants_kick() const noexcept;
+  [[nodiscard]] bool is_used(common::PackedPlace at) const noexcept;
 
   std::uint16_t size_ = 0;
   bool event_idx_ = false;
