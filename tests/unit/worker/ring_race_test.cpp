@@ -8,8 +8,10 @@
 #include <atomic>
 #include <cstdint>
 #include <thread>
+#include <type_traits>
 
 #include "tests/fakes/guest_driver.h"
+#include "worker/packed_ring.h"
 #include "worker/ring.h"
 
 namespace {
@@ -49,15 +51,30 @@ class OwnCpu {
 };
 
 // So large that what the sides write lies in different cache lines.
+template <typename Ring>
 struct RingPair {
   explicit RingPair(bool event_idx)
-      : driver(ram, {.queue_size = 256, .event_idx = event_idx}),
-        ring(SplitRing::create(ram.memory(), driver.ring_start(0)).value()) {
+      : driver(ram, {.queue_size = 256,
+                     .event_idx = event_idx,
+                     .packed = std::is_same_v<Ring, worker::PackedRing>}),
+        ring(Ring::create(ram.memory(), driver.ring_start(0)).value()) {
     (void)ring.begin();
+  }
+  bool offer() {
+    const fakes::Buffer buffer{{GuestRam::kDefaultStart}, 16, false};
+    (void)driver.add({&buffer, 1});
+    return driver.publish();
+  }
+  bool take() {
+    if (ring.peek() != SplitRing::Peek::kHead) return false;
+    head = ring.head();
+    ring.take();
+    return true;
   }
   GuestRam ram;
   GuestDriver driver;
-  SplitRing ring;
+  Ring ring;
+  std::uint16_t head = 0;
 };
 
 // Not always the same time, so that the sides meet at every point.
@@ -122,48 +139,66 @@ class Race {
   std::atomic<bool> lost_{false};
 };
 
+// Whoever sleeps takes what the other shows, and gives it back before the next.
+template <typename Ring>
+void driver_sleeps(bool event_idx) {
+  RingPair<Ring> pair(event_idx);
+  Race race;
+  std::thread device([&] {
+    race.show_entries([&] {
+      while (!pair.take()) std::this_thread::yield();
+      pair.ring.add_used(pair.head, 1);
+      return pair.ring.publish() == SplitRing::Publish::kCall;
+    });
+  });
+  (void)pair.offer();
+  EXPECT_TRUE(race.take_entries(
+      [&] {
+        pair.driver.disable_calls();
+        if (!pair.driver.next_used()) return false;
+        (void)pair.offer();
+        return true;
+      },
+      [&] { return !pair.driver.enable_calls(); }));
+  device.join();
+}
+
+template <typename Ring>
+void device_sleeps(bool event_idx) {
+  RingPair<Ring> pair(event_idx);
+  Race race;
+  std::thread driver([&] {
+    race.show_entries([&] {
+      while (pair.driver.next_used()) {
+      }
+      return pair.offer();
+    });
+  });
+  EXPECT_TRUE(race.take_entries(
+      [&] {
+        pair.ring.disable_kicks();
+        if (!pair.take()) return false;
+        pair.ring.add_used(pair.head, 1);
+        (void)pair.ring.show_used();
+        return true;
+      },
+      [&] { return !pair.ring.enable_kicks(); }));
+  driver.join();
+}
+
 class RingRace : public testing::TestWithParam<bool> {};
 INSTANTIATE_TEST_SUITE_P(Notifications, RingRace, testing::Values(true, false),
                          [](const testing::TestParamInfo<bool>& way) {
                            return way.param ? "EventIdx" : "Flags";
                          });
 
-TEST_P(RingRace, DriverThatFallsAsleepIsCalled) {
-  RingPair pair(GetParam());
-  Race race;
-  std::thread device([&] {
-    race.show_entries([&] {
-      pair.ring.add_used(0, 1);
-      return pair.ring.publish() == SplitRing::Publish::kCall;
-    });
-  });
-  EXPECT_TRUE(race.take_entries(
-      [&] {
-        pair.driver.disable_calls();
-        return pair.driver.next_used().has_value();
-      },
-      [&] { return !pair.driver.enable_calls(); }));
-  device.join();
+TEST_P(RingRace, DriverThatFallsAsleepIsCalled) { driver_sleeps<SplitRing>(GetParam()); }
+TEST_P(RingRace, DeviceThatFallsAsleepIsKicked) { device_sleeps<SplitRing>(GetParam()); }
+TEST_P(RingRace, DriverOfAPackedRingThatFallsAsleepIsCalled) {
+  driver_sleeps<worker::PackedRing>(GetParam());
 }
-
-TEST_P(RingRace, DeviceThatFallsAsleepIsKicked) {
-  RingPair pair(GetParam());
-  Race race;
-  std::thread driver([&] {
-    race.show_entries([&] {
-      pair.driver.offer(0);
-      return pair.driver.publish();
-    });
-  });
-  EXPECT_TRUE(race.take_entries(
-      [&] {
-        pair.ring.disable_kicks();
-        if (pair.ring.peek() != SplitRing::Peek::kHead) return false;
-        pair.ring.take();
-        return true;
-      },
-      [&] { return !pair.ring.enable_kicks(); }));
-  driver.join();
+TEST_P(RingRace, DeviceOfAPackedRingThatFallsAsleepIsKicked) {
+  device_sleeps<worker::PackedRing>(GetParam());
 }
 
 }  // namespace
