@@ -36,6 +36,7 @@ enum FeatureFlag : std::uint8_t {
   kConfigWce = 8,
   kWriteBack = 16,
   kRanges = 32,
+  kPacked = 64,
 };
 
 class FuzzEngine final : public worker::Engine {
@@ -160,6 +161,7 @@ common::ipc::RingStart make_ring(std::uint8_t size_log2, std::uint8_t flags) {
   std::uint64_t features = common::kFeatureVersion1;
   if ((flags & kEventIdx) != 0) features |= common::kFeatureEventIdx;
   if ((flags & kIndirect) != 0) features |= common::kFeatureIndirectDesc;
+  if ((flags & kPacked) != 0) features |= common::kFeatureRingPacked;
   if ((flags & kFlush) != 0) features |= common::blk::kFeatureFlush;
   if ((flags & kConfigWce) != 0) features |= common::blk::kFeatureConfigWce;
   if ((flags & kRanges) != 0) {

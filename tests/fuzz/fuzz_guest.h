@@ -13,6 +13,7 @@
 #include <span>
 
 #include "common/ipc/worker_messages.h"
+#include "common/virtqueue_wire.h"
 #include "tests/fakes/guest_driver.h"
 
 namespace fuzz {
@@ -40,11 +41,14 @@ struct Guest {
   [[nodiscard]] static common::ipc::RingStart ring(std::uint8_t size_log2, std::uint64_t features) {
     common::ipc::RingStart ring{};
     ring.kind = common::ipc::RingStart::kKind;
-    ring.queue_size = 1U << (size_log2 % 7);
+    const bool packed = (features & common::kFeatureRingPacked) != 0;
+    // virtio 1.2, 2.8.10.1: of any size.
+    ring.queue_size = packed ? size_log2 % kEntriesMax + 1U : 1U << (size_log2 % 7);
     ring.desc_addr = kDesc;
     ring.avail_addr = kAvail;
     ring.used_addr = kUsed;
     ring.features = features;
+    ring.next_avail = packed ? common::kPackedBaseFresh : 0;
     return ring;
   }
 

@@ -23,8 +23,8 @@ using Bytes = std::vector<std::uint8_t>;
 // One image of a guest's memory, built front to back.
 class Image {
  public:
-  explicit Image(bool indirect)
-      : indirect_(indirect), bytes_(fuzz::Guest::kHeap - fuzz::Guest::kStart) {}
+  explicit Image(bool indirect, bool packed = false)
+      : indirect_(indirect), packed_(packed), bytes_(fuzz::Guest::kHeap - fuzz::Guest::kStart) {}
 
   template <typename T>
   void put(std::uint64_t addr, const T& value) {
@@ -74,7 +74,31 @@ class Image {
     return {Le64(addr), Le32(len), Le16(flags), Le16(0)};
   }
 
+  // A packed ring's first round: AVAIL without USED, neither links nor indices.
+  void publish_packed(const std::vector<common::WireDesc>& chain) {
+    const auto put_at = [this](std::uint64_t at, const common::WireDesc& from,
+                               std::uint16_t flags) {
+      put(at, common::WirePackedDesc{from.addr, from.len, Le16(next_desc_),
+                                     Le16(static_cast<std::uint16_t>(from.flags.get() | flags))});
+    };
+    if (indirect_) {
+      const std::uint64_t table = room(chain.size() * 16);
+      for (std::size_t i = 0; i < chain.size(); ++i) put_at(table + i * 16U, chain[i], 0);
+      const auto bytes = static_cast<std::uint32_t>(chain.size() * 16);
+      put_at(fuzz::Guest::kDesc + next_desc_++ * 16U, desc(table, bytes, common::kDescIndirect),
+             common::kPackedAvail);
+      return;
+    }
+    for (std::size_t i = 0; i < chain.size(); ++i) {
+      const std::uint16_t next = i + 1 == chain.size() ? std::uint16_t{0} : common::kDescNext;
+      put_at(fuzz::Guest::kDesc + next_desc_ * 16U, chain[i],
+             static_cast<std::uint16_t>(common::kPackedAvail | next));
+      ++next_desc_;
+    }
+  }
+
   void publish(std::vector<common::WireDesc>& chain) {
+    if (packed_) return publish_packed(chain);
     const std::uint16_t head = next_desc_;
     const auto entries = static_cast<std::uint16_t>(chain.size());
     const std::uint64_t table =
@@ -95,6 +119,7 @@ class Image {
   }
 
   bool indirect_;
+  bool packed_;
   Bytes bytes_;
   std::uint16_t next_desc_ = 0;
   std::uint16_t avail_ = 0;
@@ -117,18 +142,23 @@ void write(const std::filesystem::path& file, const Bytes& bytes) {
              static_cast<std::streamsize>(bytes.size()));
 }
 
+// Of a packed ring the size is no power of two, and it stands at its first descriptor.
+constexpr std::uint8_t kPackedSize = 62;
+
 void write_seeds(const std::filesystem::path& directory, const std::string& name,
-                 const Image& image) {
+                 const Image& image, bool packed = false) {
+  const std::uint8_t ring_size = packed ? kPackedSize : 6;
   Bytes chain{6, 1, 0, 0};
+  if (packed) chain = {kPackedSize, 3, 0, 0x80};
   chain.insert(chain.end(), image.bytes().begin(), image.bytes().end());
   write(directory / "chain" / name, chain);
 
   const std::uint8_t devices[] = {0, 2 | 4};  // Plain; direct with a buffered descriptor.
   for (const std::uint8_t device : devices) {
     const std::size_t size = image.bytes().size();
-    Bytes request{6,
+    Bytes request{ring_size,
                   device,
-                  0x37,
+                  static_cast<std::uint8_t>(packed ? 0x77 : 0x37),
                   0x03,
                   static_cast<std::uint8_t>(size),
                   static_cast<std::uint8_t>(size >> 8U)};
@@ -144,7 +174,7 @@ void write_seeds(const std::filesystem::path& directory, const std::string& name
 void write_net_seed(const std::filesystem::path& directory, const std::string& name,
                     std::uint8_t flags, const Image& image, const Bytes& script) {
   const std::size_t size = image.bytes().size();
-  Bytes input{6,
+  Bytes input{(flags & 32U) != 0 ? kPackedSize : std::uint8_t{6},
               flags,
               0xff,
               0xff,
@@ -159,16 +189,18 @@ void write_net_seed(const std::filesystem::path& directory, const std::string& n
 
 void write_net_seeds(const std::filesystem::path& directory) {
   std::filesystem::create_directories(directory / "net_queue");
-  for (const bool indirect : {false, true}) {
-    const auto ring = static_cast<std::uint8_t>(indirect ? 12 : 4);
-    const std::string suffix = indirect ? "-indirect" : "";
-    Image receive(indirect);
+  for (const int shape : {0, 1, 2, 3}) {
+    const bool indirect = (shape & 1) != 0;
+    const bool packed = (shape & 2) != 0;
+    const auto ring = static_cast<std::uint8_t>((indirect ? 12 : 4) | (packed ? 32 : 0));
+    const std::string suffix = std::string(indirect ? "-indirect" : "") + (packed ? "-packed" : "");
+    Image receive(indirect, packed);
     for (int i = 0; i < 20; ++i) receive.add_buffers({}, 0, 600);
     // Short ones, one that needs several buffers, one too many, a tap that is empty in between.
     const Bytes packets{0, 0x20, 0x20, 0, 0x30, 0xa0, 0x20, 0, 0xc4, 0, 0xe0, 0x20, 0, 0x21, 0x22};
     write_net_seed(directory, "receive" + suffix, ring, receive, packets);
 
-    Image transmit(indirect);
+    Image transmit(indirect, packed);
     transmit.add_buffers({}, 72, 0);
     transmit.add_buffers({1, 1, 54, 0, 0xa8, 5, 34, 0, 16, 0, 0, 0}, 3012, 0);
     transmit.add_buffers({1, 5, 42, 0, 0x60, 4, 34, 0, 6, 0, 0, 0}, 2012, 0);
@@ -176,7 +208,7 @@ void write_net_seeds(const std::filesystem::path& directory) {
     write_net_seed(directory, "transmit" + suffix, static_cast<std::uint8_t>(ring | 1), transmit,
                    {0, 0, 0xe0, 0, 0xe3, 0, 0, 0, 0});
 
-    Image control(indirect);
+    Image control(indirect, packed);
     control.add_buffers({4, 0, 2, 0}, 4, 1);
     control.add_buffers({5, 0, 0x82, 0, 0, 0, 0, 0, 0, 0}, 10, 1);
     control.add_buffers({0, 0, 1}, 3, 1);
@@ -203,12 +235,19 @@ int main(int argc, char** argv) {
     for (const bool indirect : {false, true}) {
       Image image(indirect);
       fill(image, kind);
-      write_seeds(directory, std::string(names[kind]) + (indirect ? "-indirect" : ""), image);
+      const std::string name = std::string(names[kind]) + (indirect ? "-indirect" : "");
+      write_seeds(directory, name, image);
+      Image packed(indirect, true);
+      fill(packed, kind);
+      write_seeds(directory, name + "-packed", packed, true);
     }
   }
   Image all(true);
   for (int kind = 0; kind < 6; ++kind) fill(all, kind);
   write_seeds(directory, "all", all);
+  Image all_packed(true, true);
+  for (int kind = 0; kind < 6; ++kind) fill(all_packed, kind);
+  write_seeds(directory, "all-packed", all_packed, true);
   write_net_seeds(directory);
   return 0;
 }

@@ -32,7 +32,13 @@ using fuzz::require;
 constexpr std::uint32_t kTurnsMax = 200;
 constexpr std::uint32_t kPairs = 4;
 
-enum Flag : std::uint8_t { kRoleMask = 3, kEventIdx = 4, kIndirect = 8, kLegacy = 16 };
+enum Flag : std::uint8_t {
+  kRoleMask = 3,
+  kEventIdx = 4,
+  kIndirect = 8,
+  kLegacy = 16,
+  kPacked = 32
+};
 
 // The low half of the features as they are; the rest of those that matter in the input's high bits.
 std::uint64_t features_of(std::uint16_t low, std::uint8_t flags) {
@@ -46,6 +52,7 @@ std::uint64_t features_of(std::uint16_t low, std::uint8_t flags) {
   if ((flags & kLegacy) == 0) features |= common::kFeatureVersion1;
   if ((flags & kEventIdx) != 0) features |= common::kFeatureEventIdx;
   if ((flags & kIndirect) != 0) features |= common::kFeatureIndirectDesc;
+  if ((flags & kPacked) != 0) features |= common::kFeatureRingPacked;
   return features;
 }
 

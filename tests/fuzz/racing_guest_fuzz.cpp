@@ -20,8 +20,7 @@
 #include "tests/fuzz/fuzz_guest.h"
 #include "tests/fuzz/fuzz_input.h"
 #include "worker/blk_request.h"
-#include "worker/chain.h"
-#include "worker/ring.h"
+#include "worker/ring_kind.h"
 
 namespace {
 
@@ -88,6 +87,7 @@ common::ipc::RingStart make_ring(std::uint8_t size_log2, std::uint8_t flags) {
                            common::blk::kFeatureDiscard | common::blk::kFeatureWriteZeroes;
   if ((flags & 1U) != 0) features |= common::kFeatureEventIdx;
   if ((flags & 2U) != 0) features |= common::kFeatureIndirectDesc;
+  if ((flags & 8U) != 0) features |= common::kFeatureRingPacked;
   return fuzz::Guest::ring(size_log2, features);
 }
 
@@ -112,11 +112,17 @@ class Reader {
         device_(worker::BlkDevice::from(make_device(flags), ring)) {}
 
   void read_all() {
-    auto ring = worker::SplitRing::create(memory_, ring_);
+    if (worker::is_packed(ring_)) return read_ring<worker::PackedRing>();
+    read_ring<worker::SplitRing>();
+  }
+
+ private:
+  template <typename Ring>
+  void read_ring() {
+    auto ring = Ring::create(memory_, ring_);
     require(ring.has_value());
     if (ring->begin() == worker::SplitRing::Begin::kFault) return;
-    worker::ChainReader reader(memory_, ring->descriptors(), ring->size(),
-                               (ring_.features & common::kFeatureIndirectDesc) != 0, *scratch_);
+    auto reader = worker::make_reader(memory_, *ring, ring_.features, *scratch_);
     for (std::uint32_t i = 0; i < ring_.queue_size; ++i) {
       if (ring->peek() != worker::SplitRing::Peek::kHead) return;
       const std::uint16_t head = ring->head();
@@ -135,7 +141,6 @@ class Reader {
     }
   }
 
- private:
   void check(const worker::Chain& chain) const {
     require(bytes_of(chain.readable) == chain.readable_bytes);
     require(bytes_of(chain.writable) == chain.writable_bytes);
