@@ -74,7 +74,11 @@ class Card:
 
 
 def table_of(rows: dict) -> str:
-    return "[[device]]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in rows.items())
+    return "[[device]]\n" + rows_of(rows)
+
+
+def rows_of(rows: dict) -> str:
+    return "".join(f"{key} = {toml(value)}\n" for key, value in rows.items())
 
 
 def toml(value) -> str:

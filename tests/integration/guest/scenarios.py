@@ -17,6 +17,7 @@ from pathlib import Path
 
 import backend
 import kit
+import libvirt
 import network
 import power_cut as power
 import qemu
@@ -557,10 +558,30 @@ def net_testpmd(setting: Setting) -> None:
         expect("packed rings of testpmd's", has_packed_rings(broker))
 
 
+def libvirt_guest(setting: Setting) -> None:
+    """libvirt's guest, by the lines of `bulkhead snippet`, which outlive a restart of the broker.
+
+    QEMU is a user's that may do nothing but open the sockets.
+    """
+    disk = libvirt.OwnedDisk("vda", setting.sparse_image("disk", 64), queues=2,
+                             engine=setting.engine, direct=setting.direct)
+    with network.Network() as net:
+        card = libvirt.OwnedCard("eth0", net.tap, pairs=1, engine=setting.engine)
+        with setting.serve(disk, card) as broker, \
+                libvirt.Libvirt(broker, setting.bin_dir) as virtual:
+            script = "".join((SCRIPTS / name).read_text() for name in ("net_lib.sh", "libvirt.sh"))
+            guest = virtual.start(script, ["vda", "eth0"])
+            guest.wait_line("first-half")
+            broker.restart()
+            guest.finish()
+    kit.run(["e2fsck", "-fn", disk.image], env=kit.path_with_sbin())
+
+
 SCENARIOS = {
     scenario.__name__: scenario
     for scenario in (firmware_boot, four_queues, reset, disk_kinds, memory_added, disk_plugged,
                      broker_restarted, broker_replaced, processes_killed, qemu_killed, resize,
                      power_cut, migrated, net_traffic, net_migrated, net_changes,
-                     net_broker_restarted, net_testpmd, packed_processes_killed, packed_net)
+                     net_broker_restarted, net_testpmd, libvirt_guest, packed_processes_killed,
+                     packed_net)
 }
