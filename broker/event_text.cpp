@@ -62,7 +62,7 @@ constexpr EventSentence kEventSentences[] = {
      "fewer queues (QEMU: num-queues={2} of a disk, queues=PAIRS of a network card)"},
     {EventCode::kBadQueueSize, Level::kError,
      "{0:r} gives queue {1} {2} entries; it must be a power of two, unless its ring is packed, and "
-     "no more than --queue-size (QEMU: queue-size=...)"},
+     "no more than --queue-size (QEMU: queue-size=..., crosvm: max-queue-size=...)"},
     {EventCode::kBadVringBase, Level::kError,
      "{0:r} gives queue {1} the base {2:x}, which is no place in it: a split ring has 16 bits, "
      "and the indices of a packed ring are less than its size"},

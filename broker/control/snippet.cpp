@@ -132,8 +132,14 @@ constexpr std::string_view kSharedMemory =
     "<memoryBacking>\n  <source type='memfd'/>\n  <access mode='shared'/>\n</memoryBacking>\n";
 
 std::string libvirt(const Facts& facts) {
+  // libvirt counts the memory of NUMA nodes in hugepages alone (qemuProcessStartWarnShmem).
+  const std::string_view warning =
+      facts.net() ? "<!-- It may warn of an 'interface without any shared memory': with these "
+                    "lines it is. -->\n"
+                  : "";
   return "<!-- libvirt. Into <domain>: the guest's memory must be shared. -->\n" +
-         std::string(kSharedMemory) + "<!-- Into <devices>. -->\n" + libvirt_device(facts);
+         std::string(warning) + std::string(kSharedMemory) + "<!-- Into <devices>. -->\n" +
+         libvirt_device(facts);
 }
 
 // --- the others ----------------------------------------------------------------------------------
@@ -147,7 +153,8 @@ Answer<std::string> without_commas(const Facts& facts, std::string_view vmm) {
 Answer<std::string> cloud_hypervisor(const Facts& facts) {
   TRY_LET(const std::string socket, without_commas(facts, "Cloud Hypervisor"));
   std::string text =
-      "# Cloud Hypervisor. 1G stands for the guest's memory.\n"
+      "# Cloud Hypervisor. 1G stands for the guest's memory. It refuses more queues, or pairs of\n"
+      "# a card's, than --cpus boot=N.\n"
       "--memory size=1G,shared=on \\\n";
   if (facts.net()) {
     // It counts virtqueues, not pairs.
@@ -167,9 +174,11 @@ Answer<std::string> cloud_hypervisor(const Facts& facts) {
 Answer<std::string> crosvm(const Facts& facts) {
   TRY_LET(const std::string socket, without_commas(facts, "crosvm"));
   const std::string kind = facts.net() ? "net" : "block";
+  // Its queues have 32768 entries where nothing is said.
   return "# crosvm. It shares the guest's memory by itself, and connects once.\ncrosvm run "
          "--vhost-user " +
-         for_shell(kind + ",socket=" + socket) + " ...\n";
+         for_shell(kind + ",socket=" + socket + ",max-queue-size=" + number(facts.queue_size)) +
+         " ...\n";
 }
 
 Answer<std::string> firecracker(const Facts& facts) {
@@ -206,17 +215,27 @@ std::string indented(std::string_view text, std::size_t spaces) {
 
 Answer<std::string> kubevirt(const Facts& facts) {
   const std::string id = identifier(facts);
-  const std::string script =
-      "#!/bin/sh\n"
-      "# $4 is the domain as KubeVirt has made it.\n"
-      "python3 - \"$4\" <<'END'\n"
-      "import sys\n"
-      "domain = sys.argv[1]\n"
-      "if \"<memoryBacking\" not in domain:\n"
-      "    domain = domain.replace(\"<devices>\", \"\"\"" +
-      std::string(kSharedMemory) +
-      "<devices>\"\"\", 1)\nprint(domain.replace(\"</devices>\", \"\"\"" + libvirt_device(facts) +
-      "</devices>\"\"\", 1))\nEND\n";
+  // Its own disks have names from vda on, and hugepages a memoryBacking that is not shared.
+  const std::string script = R"py(#!/bin/sh
+# $4 is the domain as KubeVirt has made it.
+python3 - "$4" <<'END'
+import re
+import sys
+domain = sys.argv[1]
+memory = """)py" + std::string(kSharedMemory) +
+                             R"py("""
+device = """)py" + libvirt_device(facts) +
+                             R"py("""
+taken = re.findall("<target dev=['\"](\w+)", domain)
+free = next(name for name in map("vd{}".format, "abcdefghijklmnopqrstuvwxyz") if name not in taken)
+device = re.sub("target dev='[a-z]+'", f"target dev='{free}'", device)
+if "<memoryBacking>" not in domain:
+    domain = domain.replace("<devices>", memory + "<devices>", 1)
+elif "<access mode=" not in domain:
+    domain = domain.replace("<memoryBacking>", memory.split("</memoryBacking>")[0], 1)
+print(domain.replace("</devices>", device + "</devices>", 1))
+END
+)py";
   return "# KubeVirt has no field for vhost-user devices: a hook (feature gate Sidecar) adds what "
          "libvirt\n# is to be told. The socket must be at the same path in the compute container "
          "of "
@@ -241,7 +260,7 @@ Answer<std::string> kata(const Facts& facts) {
   return "# Kata Containers with QEMU. Into configuration.toml, [hypervisor.qemu]:\n"
          "enable_vhost_user_store = true\n"
          "vhost_user_store_path = \"/var/run/kata-containers/vhost-user\"\n"
-         "vhost_user_reconnect_timeout_sec = 1\n"
+         "vhost_user_reconnect_timeout_sec = 1  # Of the Go runtime; runtime-rs does not know it.\n"
          "enable_hugepages = true  # Which shares the guest's memory.\n"
          "# On the host: the socket, and a node of a reserved major number that stands for it.\n"
          "mkdir -p " +

@@ -83,6 +83,15 @@ def qemu_problems(bin_dir, place: Path) -> list:
         broker.wait()
 
 
+# What has been looked up, and where. libvirt and QEMU are tried.
+#   Cloud Hypervisor: DiskConfig::SYNTAX, NetConfig::SYNTAX and validate() (vmm/src/config.rs):
+#     vhost_user, socket, num_queues, queue_size, mac, vhost_mode=client|server; memory shared=on
+#   Firecracker: docs/api_requests/block-vhost-user.md: drive_id, socket, is_root_device
+#   crosvm: struct VhostUserFrontendOption (src/crosvm/config.rs): type, socket, max-queue-size
+#   Kata: docs/use-cases/using-SPDK-vhostuser-and-kata.md: enable_hugepages, the store's options and
+#     directories, major 241; docs/design/migrating-config-go-runtime-to-runtime-rs.md
+#   KubeVirt: user-guide, docs/user_workloads/hook-sidecar.md: the annotation, v1alpha2, configMap
+#     with name, key and hookPath; the domain is the script's $4
 def other_problems(bin_dir, place: Path) -> list:
     problems = []
     fire = words_of(snippet(bin_dir, place, "vda", "firecracker"))
@@ -93,6 +102,7 @@ def other_problems(bin_dir, place: Path) -> list:
     for device, vmm, wanted in (("vda", "cloud-hypervisor", "vhost_user=on,"),
                                 ("eth0", "cloud-hypervisor", "num_queues=4,"),
                                 ("vda", "crosvm", "block,socket="),
+                                ("vda", "crosvm", ",max-queue-size=256"),
                                 ("eth0", "crosvm", "net,socket="),
                                 ("vda", "kata", "/block/sockets/bulkhead-vda"),
                                 ("eth0", "qemu", "mac=52:54:00:12:34:56")):
@@ -103,7 +113,24 @@ def other_problems(bin_dir, place: Path) -> list:
     if f"  {json.loads(note[1])[0]['configMap']['key']}: |" not in hook:
         problems.append("KubeVirt is told of a script that is not there")
     script = hook.split("attach.sh: |\n")[1].split("---")[0]
-    run(["sh", "-n", "-c", "\n".join(line[4:] for line in script.splitlines())])
+    return problems + hook_problems("\n".join(line[4:] for line in script.splitlines()), place)
+
+
+def hook_problems(script: str, place: Path) -> list:
+    """The disk beside those of KubeVirt's own domain, in memory that is shared."""
+    disk = """<disk type="file" device="disk"><source file="/x"/><target dev="vda" bus="virtio"/>
+      </disk>"""
+    problems = []
+    for memory in ("", "<memoryBacking>\n<hugepages/></memoryBacking>",
+                   "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"):
+        text = run(["sh", "-c", script, "hook", "--vmi", "{}", "--domain",
+                    DOMAIN.format(memory=memory, devices=disk)])
+        domain = place / "kubevirt.xml"
+        domain.write_text(text)
+        run(["virt-xml-validate", domain, "domain"])
+        for wanted in ("<access mode='shared'/>", "<target dev='vdb' bus='virtio'/>"):
+            if text.count(wanted) != 1:
+                problems.append(f"KubeVirt's domain has no {wanted}: {text}")
     return problems
 
 
