@@ -258,6 +258,11 @@ Answer<Listener> listen_for_brokers(const std::string& path) {
   return listen_on(socket, SOCK_SEQPACKET);
 }
 
+Answer<void> listen_again(const Listener& listener) {
+  if (::listen(listener.fd.ref().number, kBacklog) == 0) return {};
+  return fail("cannot listen on " + in_quotes(listener.path) + ": " + errno_text(errno));
+}
+
 Answer<Listener> find_socket(const std::string& path) {
   struct stat status {};
   if (::lstat(path.c_str(), &status) != 0 || !S_ISSOCK(status.st_mode)) {

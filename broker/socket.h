@@ -34,6 +34,9 @@ struct Listener {
 // The takeover socket: packets, and of this user only (mode 0600).
 [[nodiscard]] Answer<Listener> listen_for_brokers(const std::string& path);
 
+// On what an earlier broker has left: clients see from now on that it is ours (SO_PEERCRED).
+[[nodiscard]] Answer<void> listen_again(const Listener& listener);
+
 // The socket file that is there, as if we had made it: remove_socket() removes it.
 [[nodiscard]] Answer<Listener> find_socket(const std::string& path);
 

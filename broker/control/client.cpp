@@ -1,5 +1,6 @@
 #include "broker/control/client.h"
 
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -43,6 +44,33 @@ void limit_waiting(common::FdRef socket, std::chrono::milliseconds patience) {
   }
 }
 
+// Of whoever listens; its socket may be kept for the next one (broker/keep.h). 0: nobody knows.
+pid_t dead_listener(common::FdRef socket) {
+  ucred owner{};
+  socklen_t size = sizeof(owner);
+  const bool known =
+      ::getsockopt(socket.number, SOL_SOCKET, SO_PEERCRED, &owner, &size) == 0 && owner.pid > 0;
+  return known && ::kill(owner.pid, 0) != 0 && errno == ESRCH ? owner.pid : 0;
+}
+
+Answer<common::Fd> connected(const std::string& path, std::chrono::milliseconds patience) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof(address.sun_path)) {
+    return fail("--control-socket must have 1 to " + std::to_string(sizeof(address.sun_path) - 1) +
+                " bytes, not " + in_quotes(path));
+  }
+  path.copy(address.sun_path, sizeof(address.sun_path) - 1);
+  common::Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  if (!fd.valid()) return fail("cannot make a unix socket: " + errno_text(errno));
+  limit_waiting(fd.ref(), patience);
+  if (::connect(fd.ref().number, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) !=
+      0) {
+    return fail(connect_failed(path, errno));
+  }
+  return fd;
+}
+
 }  // namespace
 
 Name name_room(std::string_view name) noexcept {
@@ -59,21 +87,19 @@ std::vector<DeviceReply> in_use(const std::vector<DeviceReply>& devices) {
 }
 
 Answer<Client> Client::connect(const std::string& path, std::chrono::milliseconds patience) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.empty() || path.size() >= sizeof(address.sun_path)) {
-    return fail("--control-socket must have 1 to " + std::to_string(sizeof(address.sun_path) - 1) +
-                " bytes, not " + in_quotes(path));
-  }
-  path.copy(address.sun_path, sizeof(address.sun_path) - 1);
-  common::Fd fd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-  if (!fd.valid()) return fail("cannot make a unix socket: " + errno_text(errno));
-  limit_waiting(fd.ref(), patience);
-  if (::connect(fd.ref().number, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) !=
-      0) {
-    return fail(connect_failed(path, errno));
+  TRY_LET(common::Fd fd, connected(path, patience));
+  if (const pid_t dead = dead_listener(fd.ref()); dead != 0) {
+    return fail("the broker at " + in_quotes(path) + ", pid " + std::to_string(dead) +
+                ", has died. The sessions and workers that it has left go on serving their VMMs; "
+                "start bulkhead serve again, and it goes on with them. Its log says what it died "
+                "of");
   }
   return Client(std::move(fd), path);
+}
+
+bool broker_has_died(const std::string& path) {
+  const auto fd = connected(path, {});
+  return fd && dead_listener(fd->ref()) != 0;
 }
 
 Answer<std::vector<std::byte>> Client::exchange(std::span<const std::byte> request,

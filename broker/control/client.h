@@ -15,6 +15,9 @@
 
 namespace broker::control {
 
+// Whoever listens there does so no more, but for the next broker (broker/keep.h).
+[[nodiscard]] bool broker_has_died(const std::string& path);
+
 class Client {
  public:
   // With `patience`, a broker that does not answer that long is given up.

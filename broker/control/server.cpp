@@ -37,7 +37,11 @@ std::string replaced(std::string text, std::string_view from, std::string_view t
 Answer<std::unique_ptr<Server>> Server::make(const BrokerConfig& config, const std::string& path,
                                              std::optional<Listener> kept) {
   TRY_LET(const AccessRules rules, access_rules(config));
-  if (kept) return std::unique_ptr<Server>(new Server(*std::move(kept), rules));
+  if (kept) {
+    // Clients see whose it is, and by that whether anybody is there.
+    TRY(listen_again(*kept));
+    return std::unique_ptr<Server>(new Server(*std::move(kept), rules));
+  }
   DeviceConfig socket;
   socket.socket_path = path;
   // Everybody may connect, to be told that he may not do more: who may is decided by access_of().
