@@ -61,13 +61,38 @@ std::string open_failed(int os_errno, const DeviceConfig& config) {
 // What it is, without opening it yet: opening a pipe waits, and some devices act when opened. Links
 // are followed (/dev/disk/by-id is made of them), those of /proc are not: where they lead depends
 // on who looks.
-Answer<Fd> look_up(const DeviceConfig& config) {
+Answer<Fd> look_up(const DeviceConfig& config, std::uint64_t flags) {
   open_how how{};
-  how.flags = O_PATH | O_CLOEXEC;
+  how.flags = O_PATH | O_CLOEXEC | flags;
   how.resolve = RESOLVE_NO_MAGICLINKS;
   const long number = ::syscall(SYS_openat2, AT_FDCWD, config.blk_file.c_str(), &how, sizeof(how));
   if (number < 0) return disk_error(config.blk_file, open_failed(errno, config));
   return Fd(static_cast<int>(number));
+}
+
+// A link of somebody's who could lead us to a file that he may not open himself. As the kernel has
+// it in directories that everybody may write to (fs.protected_symlinks).
+Answer<void> refuse_strange_link(FdRef named, FdRef found, const std::string& path) {
+  struct stat link {};
+  struct stat file {};
+  if (::fstat(named.number, &link) != 0 || ::fstat(found.number, &file) != 0) {
+    return disk_error(path, "cannot be looked at: " + errno_text(errno));
+  }
+  if (!S_ISLNK(link.st_mode)) {
+    if (link.st_dev == file.st_dev && link.st_ino == file.st_ino) return {};
+    return disk_error(path, "was replaced while it was opened; try again");
+  }
+  if (link.st_uid == 0 || link.st_uid == ::geteuid() || link.st_uid == file.st_uid) return {};
+  return disk_error(path, "is a symbolic link of user " + std::to_string(link.st_uid) +
+                              "'s to a file of user " + std::to_string(file.st_uid) +
+                              "'s; give the file's own path, or make the link as root");
+}
+
+Answer<Fd> look_up(const DeviceConfig& config) {
+  TRY_LET(const Fd named, look_up(config, O_NOFOLLOW));
+  TRY_LET(Fd found, look_up(config, 0));
+  TRY(refuse_strange_link(named.ref(), found.ref(), config.blk_file));
+  return found;
 }
 
 Answer<struct stat> check_type(FdRef file, const std::string& path) {

@@ -79,6 +79,18 @@ TEST(OpenDisk, FollowsLinksInTheFileSystem) {
   ASSERT_TRUE(disk) << disk.error();
 }
 
+TEST(OpenDisk, FollowsNoLinkOfAnotherUserToAThirdOnesFile) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root gives files away";
+  const Scratch dir;
+  const std::string image = dir.image("d", kMiB);
+  ASSERT_EQ(::symlink("d", dir.file("link").c_str()), 0);
+  ASSERT_EQ(::lchown(dir.file("link").c_str(), 12345, 12345), 0);
+  EXPECT_THAT(error_of(disk_at(dir.file("link"))),
+              HasSubstr("is a symbolic link of user 12345's to a file of user 0's"));
+  ASSERT_EQ(::chown(image.c_str(), 12345, 12345), 0);
+  EXPECT_TRUE(open_disk(disk_at(dir.file("link"))));
+}
+
 TEST(OpenDisk, DoesNotFollowLinksOfProc) {
   const Scratch dir;
   const common::Fd open_file(::open(dir.image("d", kMiB).c_str(), O_RDWR | O_CLOEXEC));
