@@ -105,8 +105,8 @@ constexpr Family kFamilies[] = {
      0,
      {{{Counter::kThrottledRequests, ""}}},
      1},
-    {"bulkhead_throttled_microseconds_total",
-     "How long they waited, in microseconds, each queue's by itself.",
+    {"bulkhead_throttled_seconds_total",
+     "How long they waited, each queue's by itself.",
      0,
      {{{Counter::kThrottledUs, ""}}},
      1},
@@ -115,6 +115,9 @@ constexpr Family kFamilies[] = {
 std::uint64_t count_of(const DeviceReply& device, Counter counter) {
   return device.counters[static_cast<std::size_t>(counter)];
 }
+
+// Prometheus' base unit is the second.
+bool is_time(Counter counter) { return counter == Counter::kThrottledUs; }
 
 std::string device_label(const DeviceReply& device) {
   return "device=\"" + shown(device.name) + "\"";
@@ -173,7 +176,9 @@ std::string family_text(const Family& family, const std::vector<DeviceReply>& de
       const Series& series = family.series[i];
       const std::string labels =
           device_label(device) + (series.labels.empty() ? "" : ",") + std::string(series.labels);
-      text += sample(family.name, labels, count_of(device, series.counter));
+      const std::uint64_t count = count_of(device, series.counter);
+      text += is_time(series.counter) ? sample(family.name, labels, seconds_text(count, 1'000'000))
+                                      : sample(family.name, labels, count);
     }
   }
   return text;
@@ -214,7 +219,9 @@ std::string metrics_json(const StatusReply& status, const std::vector<DeviceRepl
           const std::string_view value = series.labels.substr(equals + 2);
           json.text(series.labels.substr(0, equals), value.substr(0, value.size() - 1));
         }
-        json.number("value", count_of(device, series.counter)).end();
+        const std::uint64_t count = count_of(device, series.counter);
+        is_time(series.counter) ? json.seconds("value", count * 1000) : json.number("value", count);
+        json.end();
       }
     }
   }

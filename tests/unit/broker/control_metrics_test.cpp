@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <regex>
 #include <set>
 #include <sstream>
 
@@ -56,6 +57,28 @@ TEST(Metrics, BeginEachFamilyOnceAndHaveNoStrangeLine) {
     EXPECT_TRUE(line.starts_with("# ") || line.starts_with("bulkhead_")) << line;
   }
   EXPECT_FALSE(families.empty());
+}
+
+// What promtool check metrics asks for: base units, and _total for counters only.
+TEST(Metrics, AreNamedByPrometheusRules) {
+  std::istringstream lines(
+      metrics_text({}, {device("vda"), device("eth0", common::DeviceKind::kNet)}, {QueueReply{}}));
+  const std::regex other_units("micro|milli|nano|_(u|m)s(_|$)|minutes|kilo|mega|_mib");
+  for (std::string word, name, type; lines >> word;) {
+    if (word != "TYPE") continue;
+    lines >> name >> type;
+    EXPECT_FALSE(std::regex_search(name, other_units)) << name;
+    EXPECT_EQ(name.ends_with("_total"), type == "counter") << name;
+  }
+}
+
+TEST(Metrics, CountTimeInSeconds) {
+  DeviceReply vda = device("vda");
+  count(vda, common::Counter::kThrottledUs, 1'500'000);
+  EXPECT_THAT(metrics_text({}, {vda}, {}),
+              HasSubstr("bulkhead_throttled_seconds_total{device=\"vda\"} 1.5\n"));
+  EXPECT_THAT(metrics_json({}, {vda}, {}),
+              HasSubstr(R"("name":"bulkhead_throttled_seconds_total","device":"vda","value":1.5)"));
 }
 
 TEST(Metrics, EscapeWhatWouldEndALabel) {
