@@ -190,10 +190,9 @@ Answer<void> DeviceMaker::open_doorway(DevicePlan& plan) {
 }
 
 void DeviceMaker::log_start(const DevicePlan& plan) {
-  std::string engine = engine_name(plan.engine.kind);
-  if (!plan.engine.why.empty()) engine += " (" + plan.engine.why + ")";
-  log_.info(plan.facts.name, "serving " + plan.facts.model.summary + ", engine " + engine + ", " +
-                                 plan.doorway->describe() + "; " + posture_summary(plan.posture));
+  log_.info(plan.facts.name, "serving " + plan.facts.model.summary + ", engine " +
+                                 engine_text(plan.engine) + ", " + plan.doorway->describe() + "; " +
+                                 posture_summary(plan.posture));
 }
 
 void DeviceMaker::inherit(Inheritance& inheritance) {

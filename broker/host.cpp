@@ -49,4 +49,9 @@ const char* engine_name(common::EngineKind engine) noexcept {
   return engine == common::EngineKind::kIoUring ? "io_uring" : "fallback";
 }
 
+std::string engine_text(const EngineDecision& decision) {
+  const std::string name = engine_name(decision.kind);
+  return decision.why.empty() ? name : name + " (" + decision.why + ")";
+}
+
 }  // namespace broker

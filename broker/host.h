@@ -29,5 +29,7 @@ struct EngineDecision {
                                                    const policy::UringSupport& uring);
 
 [[nodiscard]] const char* engine_name(common::EngineKind engine) noexcept;
+// With what had to be given up for it.
+[[nodiscard]] std::string engine_text(const EngineDecision& decision);
 
 }  // namespace broker

@@ -1,8 +1,10 @@
 #include "broker/inspect.h"
 
+#include <fcntl.h>
 #include <net/if.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <memory>
 #include <utility>
@@ -11,6 +13,7 @@
 #include "broker/net_config.h"
 #include "broker/open_disk.h"
 #include "broker/socket.h"
+#include "broker/tap_steps.h"
 #include "broker/text.h"
 
 namespace broker {
@@ -39,6 +42,17 @@ std::string interface_problem(const DeviceConfig& config) {
   return {};
 }
 
+// A card is not opened: a queue more would take packets from whoever serves it. What its driver can
+// shows in a queue of no interface; macvtaps have learnt it in the same Linux.
+void look_at_driver(Inspected& inspected) {
+  const common::Fd queue(::open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC));
+  if (!queue.valid()) {
+    inspected.engine_unknown = "/dev/net/tun cannot be opened: " + errno_text(errno);
+  } else if (!takes_nowait(queue.ref())) {
+    inspected.plan.facts.model.uring_objection = kNoNowait;
+  }
+}
+
 // Which workers it would have: its queues are not opened.
 void inspect_card(const DeviceConfig& config, Inspected& inspected) {
   if (const std::string problem = interface_problem(config); !problem.empty()) {
@@ -53,6 +67,7 @@ void inspect_card(const DeviceConfig& config, Inspected& inspected) {
         &net_profile(common::ipc::NetRole::kTransmit, engine)};
   };
   model.release = [] {};
+  look_at_driver(inspected);
 }
 
 }  // namespace

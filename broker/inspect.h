@@ -12,6 +12,7 @@ namespace broker {
 
 struct Inspected {
   std::vector<std::string> problems;  // Why it would be refused.
+  std::string engine_unknown;         // Why nobody can say yet that a ring will do; mostly empty.
   DevicePlan plan;  // Of a device without problems: its model, which nobody serves.
 };
 

@@ -215,7 +215,7 @@ DeviceModel make_net_model(Tap tap, const DeviceConfig& asked,
                    .mac = mac_text(*config.mac),
                    .read_only = false,
                    .rdev = rdev_of(tap.queues.front().ref())};
-  if (!tap.nowait) model.uring_objection = "RWF_NOWAIT on a tap";
+  if (!tap.nowait) model.uring_objection = kNoNowait;
   model.stats_line = format_net_stats;
   model.worker_profiles = [](EngineKind engine) {
     std::vector<const policy::Profile*> profiles;

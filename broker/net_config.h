@@ -16,6 +16,9 @@
 
 namespace broker {
 
+// Why a card's workers have no ring.
+inline constexpr const char* kNoNowait = "RWF_NOWAIT on a tap";
+
 // Virtio feature bits offered; the session adds vhost-user's own.
 [[nodiscard]] std::uint64_t net_features(const Tap& tap, const DeviceConfig& config);
 

@@ -141,6 +141,20 @@ std::string list_of(const LayerResults& results, int wanted_strength) {
   return list;
 }
 
+std::string summary(const LayerResults& results, std::size_t counted) {
+  const auto missing = std::count_if(results.begin(), results.end(),
+                                     [](const LayerResult& each) { return strength(each) != 2; });
+  std::string text = "posture: " + std::to_string(counted - static_cast<std::size_t>(missing)) +
+                     " of " + std::to_string(counted) + " layers enforced";
+  if (const std::string degraded = list_of(results, 1); !degraded.empty()) {
+    text += "; degraded: " + degraded;
+  }
+  if (const std::string absent = list_of(results, 0); !absent.empty()) {
+    text += "; absent: " + absent;
+  }
+  return text;
+}
+
 }  // namespace
 
 Answer<LayerResults> probe_posture(Jailer& jailer, std::uint32_t uid, common::DeviceKind kind,
@@ -165,17 +179,13 @@ LayerResults weaker_posture(const LayerResults& left, const LayerResults& right)
 }
 
 std::string posture_summary(const LayerResults& results) {
-  const auto enforced = std::count_if(results.begin(), results.end(),
-                                      [](const LayerResult& each) { return strength(each) == 2; });
-  std::string text = "posture: " + std::to_string(enforced) + " of " +
-                     std::to_string(results.size()) + " layers enforced";
-  if (const std::string degraded = list_of(results, 1); !degraded.empty()) {
-    text += "; degraded: " + degraded;
-  }
-  if (const std::string absent = list_of(results, 0); !absent.empty()) {
-    text += "; absent: " + absent;
-  }
-  return text;
+  return summary(results, results.size());
+}
+
+std::string posture_summary_without(Layer unknown, LayerResults results) {
+  // What is enforced is not listed.
+  results[static_cast<std::size_t>(unknown)] = {State::kEnforced, 0, 0};
+  return summary(results, results.size() - 1);
 }
 
 std::vector<std::string> missing_for_strict(const LayerResults& results) {

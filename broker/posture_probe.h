@@ -26,6 +26,9 @@ namespace broker {
 
 // "posture: 16 of 18 layers enforced; degraded: own uid; absent: mseal (Function not implemented)".
 [[nodiscard]] std::string posture_summary(const common::LayerResults& results);
+// Without a layer of which nobody can say yet whether it will hold.
+[[nodiscard]] std::string posture_summary_without(common::Layer unknown,
+                                                  common::LayerResults results);
 
 // What strict asks for and is not there: "landlock is absent (Operation not supported)".
 [[nodiscard]] std::vector<std::string> missing_for_strict(const common::LayerResults& results);

@@ -66,14 +66,14 @@ std::uint32_t probe_offloads(const Tap& tap) {
   return possible;
 }
 
+}  // namespace
+
 // One byte is too short for a packet: what is refused is that, or the flag.
 bool takes_nowait(FdRef queue) {
   std::byte nothing{};
   const iovec part{&nothing, sizeof(nothing)};
   return ::pwritev2(queue.number, &part, 1, -1, RWF_NOWAIT) >= 0 || errno != EOPNOTSUPP;
 }
-
-}  // namespace
 
 void wait_before_next_attempt() noexcept {
   constexpr int kRetryMs = 20;

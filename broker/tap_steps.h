@@ -21,6 +21,9 @@ inline constexpr short kTapFlags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
 inline constexpr int kTapAttempts = 26;
 void wait_before_next_attempt() noexcept;
 
+// Whether RWF_NOWAIT works, which is the driver's: also for a queue of no interface yet.
+[[nodiscard]] bool takes_nowait(common::FdRef queue);
+
 // "tap 'tap0' …".
 [[nodiscard]] std::unexpected<std::string> tap_error(const std::string& name,
                                                      const std::string& text);

@@ -27,30 +27,65 @@
 namespace broker::control {
 namespace {
 
+using common::Layer;
+using common::LayerResult;
+
+// What a broker on the operator's socket says. It need not be there.
+struct Served {
+  std::set<std::string> names;
+  bool by_the_dead = false;                  // What it has left, the next broker goes on with.
+  std::optional<LayerResult> cgroup_limits;  // One tree is all devices'.
+};
+
 // What a device would get here.
 class Trial {
  public:
-  [[nodiscard]] static Answer<std::unique_ptr<Trial>> make(const BrokerConfig& config) {
+  [[nodiscard]] static Answer<std::unique_ptr<Trial>> make(const BrokerConfig& config,
+                                                           const Served& served) {
     TRY_LET(Log log, Log::open("error"));
     TRY_LET(Programs programs, open_programs());
-    return std::unique_ptr<Trial>(new Trial(std::move(log), std::move(programs), config));
+    return std::unique_ptr<Trial>(new Trial(std::move(log), std::move(programs), config, served));
   }
-  [[nodiscard]] Answer<std::string> posture_of(DevicePlan& plan) {
+  [[nodiscard]] Answer<std::string> posture_of(Inspected& inspected) {
+    DevicePlan& plan = inspected.plan;
     plan.facts.uid = plan.config->uid.value_or(uid_);
     TRY(maker_.choose_engine(plan, host_));
     TRY(maker_.check_posture(plan, jailer_));
-    return "engine " + std::string(engine_name(plan.engine.kind)) + ", " +
-           posture_summary(plan.posture);
+    return "engine " + engine_of(inspected) + ", " + summary_of(plan.posture);
   }
 
  private:
-  Trial(Log log, Programs programs, const BrokerConfig& config)
-      : log_(std::move(log)),
+  [[nodiscard]] static std::string engine_of(const Inspected& inspected) {
+    const EngineDecision& engine = inspected.plan.engine;
+    const bool open_question =
+        engine.kind == common::EngineKind::kIoUring && !inspected.engine_unknown.empty();
+    return engine_text(engine) + (open_question ? ", or fallback where it does not suit (" +
+                                                      inspected.engine_unknown + ")"
+                                                : "");
+  }
+  // This command is in another cgroup than a broker.
+  [[nodiscard]] std::string summary_of(common::LayerResults posture) const {
+    if (!may_have_cgroups_) return posture_summary(posture);
+    if (!cgroup_limits_) {
+      return posture_summary_without(Layer::kCgroupLimits, posture) +
+             "; cgroup limits where the broker is given a tree of cgroups, which it sees when it "
+             "starts";
+    }
+    posture[static_cast<std::size_t>(Layer::kCgroupLimits)] = *cgroup_limits_;
+    return posture_summary(posture);
+  }
+
+  Trial(Log log, Programs programs, const BrokerConfig& config, const Served& served)
+      : cgroup_limits_(served.cgroup_limits),
+        may_have_cgroups_(config.cgroup != "off"),
+        log_(std::move(log)),
         host_(look_at_host()),
         uid_(config.uids.first),
         jailer_(std::move(programs), host_,
                 {config.posture == PostureDemand::kStrict, false, config.core_scheduling}, nullptr),
         maker_(log_, config.posture, config.uids) {}
+  std::optional<LayerResult> cgroup_limits_;
+  bool may_have_cgroups_;
   Log log_;
   Host host_;
   uid_t uid_;
@@ -58,15 +93,22 @@ class Trial {
   DeviceMaker maker_;
 };
 
-// Those that a broker on the operator's socket serves. It need not be there.
-std::set<std::string> served_now(const RunOperator& run) {
-  std::set<std::string> names;
+Served served_now(const RunOperator& run) {
+  Served served;
   auto client = Client::connect(run.socket);
-  if (!client) return names;
+  if (!client) {
+    served.by_the_dead = broker_has_died(run.socket);
+    return served;
+  }
   const auto devices = client->devices();
-  if (!devices) return names;
-  for (const DeviceReply& device : *devices) names.insert(shown(device.name));
-  return names;
+  if (!devices) return served;
+  for (const DeviceReply& device : *devices) {
+    served.names.insert(shown(device.name));
+    const LayerResult limits =
+        layers_of(device.layers)[static_cast<std::size_t>(Layer::kCgroupLimits)];
+    if (limits.state != LayerResult::State::kNotTried) served.cgroup_limits = limits;
+  }
+  return served;
 }
 
 struct Report {
@@ -107,14 +149,15 @@ int run_check(const RunOperator& run) {
     return 1;
   }
   report.json.end().array("devices");
-  auto trial = Trial::make(*file);
+  const Served served = served_now(run);
+  auto trial = Trial::make(*file, served);
   if (!trial) return complain(trial.error());
-  const std::set<std::string> served = served_now(run);
   for (const DeviceConfig& config : file->devices) {
-    Inspected inspected = inspect_device(config, served.contains(config.name));
+    Inspected inspected =
+        inspect_device(config, served.by_the_dead || served.names.contains(config.name));
     std::string posture;
     if (inspected.problems.empty()) {
-      auto tried = (*trial)->posture_of(inspected.plan);
+      auto tried = (*trial)->posture_of(inspected);
       if (tried) {
         posture = *tried;
       } else {

@@ -244,7 +244,14 @@ TEST_F(OperatorApply, CheckTellsThePostureOfEachDevice) {
   EXPECT_EQ(ran.exit_code, 0) << ran.text;
   EXPECT_THAT(ran.text, AllOf(HasSubstr("vda: would be served"), HasSubstr("layers enforced"),
                               HasSubstr("2 of 2 devices would be served")));
+  EXPECT_THAT(ran.text, HasSubstr("cgroup limits where the broker is given a tree of cgroups"));
   EXPECT_FALSE(std::filesystem::exists(host_.socket("vda")));
+}
+
+TEST_F(OperatorApply, CheckTellsThePostureThatABrokerGives) {
+  serve_two();
+  const std::string line = host_.broker().wait_for_line({"vda: serving", "posture: "});
+  EXPECT_THAT(check().text, HasSubstr(line.substr(line.find("posture: "))));
 }
 
 TEST_F(OperatorApply, CheckTellsWhatWouldBeRefused) {

@@ -45,6 +45,14 @@ TEST(PostureSummary, TellsALayerThatWasSwitchedOffFromOneThatFailed) {
             "posture: 19 of 20 layers enforced; absent: core scheduling (No such device)");
 }
 
+TEST(PostureSummary, CanLeaveOutWhatNobodyKnowsYet) {
+  auto results = all_enforced();
+  at(results, Layer::kCgroupLimits) = {};
+  at(results, Layer::kMseal) = {State::kAbsent, 0, ENOSYS};
+  EXPECT_EQ(posture_summary_without(Layer::kCgroupLimits, results),
+            "posture: 18 of 19 layers enforced; absent: mseal (Function not implemented)");
+}
+
 TEST(PostureSummary, SilenceIsNotALayer) {
   auto results = all_enforced();
   at(results, Layer::kSeccomp) = {};
