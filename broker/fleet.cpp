@@ -137,12 +137,24 @@ void Fleet::admit_stopped(DeviceConfig config, Origin origin) {
   served.origin = origin;
   served.state = DeviceState::kStopped;
   changed_ = true;
-  keep_halt(served, Halt::kStop);
+  hand_on_halt(served, Halt::kStop);
   services_.log.info(name, "stays stopped, as an operator has said; 'bulkhead start' serves it");
 }
 
-// Where it cannot be kept, the next broker serves it.
+// To the next broker, whether this one ends well or not.
 void Fleet::keep_halt(Served& served, Halt halt) {
+  hand_on_halt(served, halt);
+  if (halts_ == nullptr || !can_start_again(*served.config)) return;
+  const auto kept = halts_->keep(served.config->name, halt);
+  if (kept) return;
+  services_.log.error(served.config->name,
+                      "what an operator has said of it will not outlast the "
+                      "broker: " +
+                          kept.error());
+}
+
+// Where it cannot be kept, the next broker serves it.
+void Fleet::hand_on_halt(Served& served, Halt halt) {
   served.halt.reset();
   if (halt == Halt::kNone) return;
   KeptRecord record = make_record(KeptType::kHalted, served.config->name);
@@ -440,6 +452,7 @@ void Fleet::retire(const std::string& name) {
   served.state = DeviceState::kStopped;
   const std::vector<Done> waiting = std::exchange(served.waiting, {});
   if (served.removing) {
+    keep_halt(served, Halt::kNone);
     give_up_claims(*served.config);
     maker_.give_back(served.uid);
     devices_.erase(found);

@@ -16,6 +16,7 @@
 #include "broker/config.h"
 #include "broker/device.h"
 #include "broker/device_maker.h"
+#include "broker/halts.h"
 #include "broker/host.h"
 #include "broker/limit_text.h"
 #include "broker/rates.h"
@@ -66,6 +67,9 @@ class Fleet {
   // `settled` is called whenever a device has come to its end.
   Fleet(Services& services, DeviceMaker& maker, const Host& host, std::function<void()> settled)
       : services_(services), maker_(maker), host_(host), settled_(std::move(settled)) {}
+
+  // What operators stop or drain; it outlives this.
+  void keep_halts_in(const Halts& halts) noexcept { halts_ = &halts; }
 
   [[nodiscard]] const Devices& all() const noexcept { return devices_; }
   [[nodiscard]] const Served* find(std::string_view name) const;
@@ -130,6 +134,7 @@ class Fleet {
   void give_up_claims(const DeviceConfig& config);
   [[nodiscard]] Answer<void> open(Served& served, DevicePlan plan);
   void end(Served& served, bool force, Done done);
+  void hand_on_halt(Served& served, Halt halt);
   void keep_halt(Served& served, Halt halt);
   void on_finished(const std::string& name);
   void retire(const std::string& name);
@@ -143,6 +148,7 @@ class Fleet {
   DeviceMaker& maker_;
   const Host& host_;
   std::function<void()> settled_;
+  const Halts* halts_ = nullptr;
   Devices devices_;
   Claims claims_;
   std::size_t unfinished_ = 0;

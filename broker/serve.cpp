@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -30,6 +31,7 @@
 #include "broker/event_loop.h"
 #include "broker/fleet.h"
 #include "broker/foreign_close.h"
+#include "broker/halts.h"
 #include "broker/host.h"
 #include "broker/inheritance.h"
 #include "broker/jailer.h"
@@ -78,7 +80,8 @@ class Broker {
         log_(log),
         manager_(ServiceManager::from_environment()),
         maker_(log, config.posture, config.uids),
-        state_(config.state_dir) {}
+        state_(config.state_dir),
+        halts_(config.state_dir) {}
 
   ~Broker() {
     log_.listen({});
@@ -118,7 +121,13 @@ class Broker {
   }
   // An operator has stopped it, or drained it until nobody was left: it is not opened.
   [[nodiscard]] bool stays_stopped(const DeviceConfig& config, Origin origin);
+  [[nodiscard]] Halt halt_of(const std::string& name) const;
   void halt_again();
+  void read_state();
+  void forget_old_halts();
+  // Of the configuration's devices, with why each cannot be opened.
+  using Failures = std::vector<std::pair<std::string, std::string>>;
+  [[nodiscard]] Answer<void> go_on_without(const Failures& failures);
   [[nodiscard]] Answer<void> listen_to_operators();
   [[nodiscard]] Answer<void> serve_operators();
   void say_ready();
@@ -166,6 +175,8 @@ class Broker {
   std::unique_ptr<control::Server> control_;  // Null where there is no operator's socket.
   StateDir state_;
   StateDir::Kept kept_devices_;  // As it was when we started.
+  Halts halts_;
+  std::map<std::string, Halt> kept_halts_;  // As they were, too.
   control::EventRing events_;
   std::optional<control::Desk> desk_;
   std::optional<Reload> reload_;
@@ -186,7 +197,7 @@ Answer<void> Broker::start() {
   raise_limits();
   maker_.note_descriptors(config_);
   TRY(make_loop());
-  kept_devices_ = state_.read();
+  read_state();
   TRY(find_inheritance());
   TRY(open_trail());
   TRY(open_backings());
@@ -256,7 +267,7 @@ Answer<void> Broker::make_loop() {
 
 Answer<void> Broker::open_backings() {
   maker_.restore_limits(config_);
-  std::string failure;
+  Failures failures;
   for (const DeviceConfig& config : config_.devices) {
     if (is_late(config) || stays_stopped(config, Origin::kFile)) continue;
     auto plan = maker_.open_backing(config);
@@ -264,19 +275,36 @@ Answer<void> Broker::open_backings() {
       plans_.push_back(*std::move(plan));
       continue;
     }
-    failure = config.name + ": " + plan.error();
     // Of others sessions and workers run on, and need a broker.
     const bool alone = inheritance_.is_owned() || !inheritance_.is_there();
-    if (alone) return common::fail(failure);
-    log_.error(config.name,
-               "is not served any more, and what an earlier broker had left of it "
-               "ends: " +
-                   plan.error() +
-                   "; once that is mended, 'bulkhead apply' or SIGHUP serves it again");
-    if (const auto uid = inheritance_.uid_of(config.name)) maker_.give_back(*uid);
+    if (alone) return common::fail(config.name + ": " + plan.error());
+    failures.emplace_back(config.name, plan.error());
   }
-  if (plans_.empty() && stopped_.empty() && !failure.empty()) return common::fail(failure);
-  return {};
+  return go_on_without(failures);
+}
+
+// Where nothing at all can be had, it is rather the storage that is gone for a while, or the file
+// that is wrong: then nothing ends, and guests go on with what they have.
+Answer<void> Broker::go_on_without(const Failures& failures) {
+  if (failures.empty()) return {};
+  const bool nothing_left = plans_.empty() && stopped_.empty() && kept_devices_.devices.empty();
+  for (const auto& [name, why] : failures) {
+    log_.error(name, nothing_left ? "cannot be served: " + why
+                                  : "is not served any more, and what an earlier broker had left "
+                                    "of it ends: " +
+                                        why +
+                                        "; once that is mended, 'bulkhead apply' or SIGHUP serves "
+                                        "it again");
+    if (nothing_left) continue;
+    if (const auto uid = inheritance_.uid_of(name)) maker_.give_back(*uid);
+  }
+  if (!nothing_left) return {};
+  return common::fail(
+      "no device can be served. What an earlier broker has left goes on without "
+      "one, " +
+      std::to_string(inheritance_.process_count()) +
+      " sessions and workers, until their VMMs end: mend what the lines before "
+      "this one say and start it again, and it goes on with them");
 }
 
 Answer<void> Broker::open_doorways() {
@@ -400,6 +428,7 @@ void Broker::open_kept_devices() {
 
 Answer<void> Broker::open_devices() {
   fleet_.emplace(*services_, maker_, *host_, [this] { stop_if_all_finished(); });
+  fleet_->keep_halts_in(halts_);
   for (DevicePlan& plan : plans_) {
     const std::string name = plan.facts.name;
     const auto opened = fleet_->admit(std::move(plan), Origin::kFile);
@@ -418,6 +447,7 @@ Answer<void> Broker::open_devices() {
   for (auto& [config, origin] : stopped_) fleet_->admit_stopped(std::move(config), origin);
   stopped_.clear();
   halt_again();
+  forget_old_halts();
   TRY(keep_operators_socket());
   inheritance_.done(keep_.get());
   record_ended();
@@ -431,9 +461,31 @@ Answer<void> Broker::open_devices() {
   return {};
 }
 
+void Broker::read_state() {
+  kept_devices_ = state_.read();
+  Halts::Kept kept = halts_.read();
+  for (const std::string& line : kept.complaints) log_.error("", line);
+  kept_halts_ = std::move(kept.halts);
+}
+
+// What an earlier broker has left knows best.
+Halt Broker::halt_of(const std::string& name) const {
+  if (inheritance_.is_there() || inherited_) return inheritance_.halt_of(name);
+  const auto kept = kept_halts_.find(name);
+  return kept == kept_halts_.end() ? Halt::kNone : kept->second;
+}
+
+// Of devices that are not there any more, or are served.
+void Broker::forget_old_halts() {
+  for (const auto& [name, halt] : std::exchange(kept_halts_, {})) {
+    const Fleet::Served* served = fleet_->find(name);
+    if (served != nullptr && served->state != DeviceState::kServing) continue;
+    if (const auto gone = halts_.keep(name, Halt::kNone); !gone) log_.error(name, gone.error());
+  }
+}
+
 bool Broker::stays_stopped(const DeviceConfig& config, Origin origin) {
-  const bool stays =
-      inheritance_.halt_of(config.name) != Halt::kNone && !inheritance_.is_served(config.name);
+  const bool stays = halt_of(config.name) != Halt::kNone && !inheritance_.is_served(config.name);
   if (stays) stopped_.emplace_back(config, origin);
   return stays;
 }

@@ -468,7 +468,7 @@ constexpr Setting kSettings[] = {
      "members may look at what is served",
      set_broker_text<&BrokerConfig::control_read_group, kAccountBytesMax>},
     {"state-dir", Scope::kBroker, ValueKind::kText, "PATH",
-     "keep devices added by 'bulkhead add' there, for the next start [they are not kept]",
+     "keep what operators add, limit, stop and drain there, for the next start [nothing is kept]",
      set_broker_text<&BrokerConfig::state_dir, kFilePathBytesMax>},
 };
 

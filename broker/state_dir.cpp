@@ -65,8 +65,10 @@ Answer<void> replace_file(const std::string& path, const std::string& text) {
 }
 
 Answer<void> StateDir::forget(const std::string& name) const {
-  if (path_.empty()) return {};
-  const std::string path = file_of(name);
+  return path_.empty() ? Answer<void>{} : remove_file(file_of(name));
+}
+
+Answer<void> remove_file(const std::string& path) {
   if (::unlink(path.c_str()) == 0) {
     flush_directory_of(path);
     return {};

@@ -11,6 +11,8 @@ namespace broker {
 
 // Written beside it, flushed and renamed: after a crash there is the whole file or none.
 [[nodiscard]] Answer<void> replace_file(const std::string& path, const std::string& text);
+// It need not be there.
+[[nodiscard]] Answer<void> remove_file(const std::string& path);
 
 class StateDir {
  public:

@@ -54,8 +54,14 @@ std::string limits_of(const DeviceReply& device) {
   return text.empty() ? "-" : text;
 }
 
+// Of a device that nobody has served yet, nothing is known.
+bool was_never_served(const DeviceReply& device) {
+  return device.layers == decltype(device.layers){};
+}
+
 // "16/18": how many layers of the jail hold.
 std::string layers_text(const DeviceReply& device) {
+  if (was_never_served(device)) return "-";
   const auto layers = layers_of(device.layers);
   const auto held = std::count_if(layers.begin(), layers.end(), [](common::LayerResult layer) {
     return layer.state == common::LayerResult::State::kEnforced;
@@ -121,8 +127,8 @@ std::string status_text(const StatusReply& status, const LatencySummary& latency
       {"requests took", "p50 " + took(latency.p50_ns) + ", p99 " + took(latency.p99_ns) +
                             ", p99.9 " + took(latency.p999_ns) + ", most " + took(latency.max_ns)},
       {"posture", status.strict != 0 ? "strict is required" : "any is allowed"},
-      {"added devices",
-       shown(status.state_dir).empty() ? "are not kept" : clean_text(shown(status.state_dir))},
+      {"kept in", shown(status.state_dir).empty() ? "nothing is kept for the next start"
+                                                  : clean_text(shown(status.state_dir))},
       {"you may", status.may_change != 0 ? "look and change" : "look"},
   });
 }
@@ -149,7 +155,8 @@ std::string list_text(const std::vector<DeviceReply>& devices) {
       {"NAME", "TYPE", "STATE", "VMM", "WORKERS", "ENGINE", "LAYERS", "SIZE", "LIMITS", "BACKING"}};
   for (const DeviceReply& device : devices) {
     rows.push_back({shown(device.name), type_of(device), state_of(device), vmm_of(device),
-                    std::to_string(device.workers), engine_of(device), layers_text(device),
+                    std::to_string(device.workers),
+                    was_never_served(device) ? "-" : engine_of(device), layers_text(device),
                     device.capacity_bytes == 0 ? "-" : size_text(device.capacity_bytes),
                     limits_of(device), clean_text(shown(device.backing))});
   }

@@ -163,11 +163,40 @@ TEST_F(OperatorState, AddedDevicesAreServedAgainAfterARestart) {
 TEST_F(OperatorState, DeviceWhoseImageIsGoneKeepsNobodyFromBeingServed) {
   serve_with_state();
   add("vdb");
-  EXPECT_EQ(ask({"stop", "vdb"}).exit_code, 0);
   std::filesystem::remove(host_.image("vdb"));
   restart();
   EXPECT_NE(host_.broker().wait_for_line({"vdb", "cannot be served any more"}), "");
   expect_serves(host_.connect()->queue());
+}
+
+TEST_F(OperatorState, WhatWasStoppedAndDrainedStaysSoAfterARestart) {
+  serve_with_state();
+  add("vdb");
+  add("vdc");
+  const auto last = host_.connect({}, "vdb");
+  EXPECT_EQ(ask({"drain", "vdb"}).exit_code, 0);
+  EXPECT_EQ(ask({"stop", "vda"}).exit_code, 0);
+  for (int round = 0; round < 2; ++round) {
+    restart();
+    EXPECT_THAT(ask({"list", "vda", "--json"}).text, HasSubstr(R"("state":"stopped")"));
+    EXPECT_THAT(ask({"list", "vdb", "--json"}).text, HasSubstr(R"("state":"stopped")"));
+    expect_serves(host_.connect({}, "vdc")->queue());
+  }
+  EXPECT_EQ(ask({"start", "vda"}).exit_code, 0);
+  EXPECT_EQ(ask({"start", "vdb"}).exit_code, 0);
+  restart();
+  expect_serves(host_.connect({}, "vda")->queue());
+  expect_serves(host_.connect({}, "vdb")->queue());
+}
+
+TEST_F(OperatorState, WhatWasStoppedAndRemovedIsServedWhenItIsAddedAgain) {
+  serve_with_state();
+  add("vdb");
+  EXPECT_EQ(ask({"stop", "vdb"}).exit_code, 0);
+  EXPECT_EQ(ask({"remove", "vdb"}).exit_code, 0);
+  add("vdb");
+  restart();
+  expect_serves(host_.connect({}, "vdb")->queue());
 }
 
 TEST_F(OperatorState, WhatCannotBeKeptIsSaid) {

@@ -123,5 +123,34 @@ TEST_F(TakeoverOperated, DeviceWhoseImageIsGoneEndsAndTheOthersGoOnUntilItIsBack
   EXPECT_THAT(text, HasSubstr("its broker had died"));
 }
 
+TEST_F(TakeoverOperated, WhereNoImageIsThereGuestsGoOnUntilTheyAreBack) {
+  start();
+  const auto vda = host_.connect({}, "vda");
+  const auto vdb = host_.connect({}, "vdb");
+  VerifiedLoad load(vda->queue(), {.depth = 4});
+  kill_broker();
+  const Ran asked = ask({"status"});
+  EXPECT_EQ(asked.exit_code, 1);
+  EXPECT_THAT(asked.text, HasSubstr("has died. The sessions and workers"));
+  std::filesystem::rename(host_.image("vda"), host_.file("vda-elsewhere"));
+  std::filesystem::rename(host_.image("vdb"), host_.file("vdb-elsewhere"));
+  host_.run_beside(host_.serve_arguments(options()));
+  EXPECT_EQ(host_.beside().wait_exit(), 1);
+  const std::string said = host_.beside().log();
+  EXPECT_THAT(said,
+              AllOf(HasSubstr("vda: cannot be served: disk"),
+                    HasSubstr("vdb: cannot be served: disk"), HasSubstr("no device can be served"),
+                    HasSubstr("4 sessions and workers"), Not(HasSubstr("is not served any more"))));
+  load.expect_progress();
+  std::filesystem::rename(host_.file("vda-elsewhere"), host_.image("vda"));
+  std::filesystem::rename(host_.file("vdb-elsewhere"), host_.image("vdb"));
+  host_.serve_again(options());
+  load.expect_progress();
+  expect_serves(vdb->queue());
+  EXPECT_EQ(ask({"status"}).exit_code, 0);
+  load.stop();
+  stop_all();
+}
+
 }  // namespace
 }  // namespace integration
