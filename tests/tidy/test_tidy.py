@@ -5,6 +5,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
+import claims
 import layering
 import permissions
 import sources
@@ -42,6 +43,29 @@ class TreeTest(unittest.TestCase):
 
     def assert_clean(self, check) -> None:
         self.assertEqual(check(self.root), [])
+
+
+class ClaimsTest(TreeTest):
+    def claim(self, proof: str) -> None:
+        self.write("policy/README.md", "# M\n\n## Claims\n\n| claim | proof |\n|---|---|\n"
+                   f"| It holds | {proof} |\n\n## Else\n\n| a | `Not.There` |\n")
+        self.write("tests/unit/a_test.cpp",
+                   'TEST_P(Suite, Holds) {}\nconst char* kNames = "OneCase";\n')
+        self.write("tests/unit/CMakeLists.txt", "add_test(NAME escape.all_is_used COMMAND x)\n")
+
+    def test_accepts_what_there_is(self):
+        self.claim("`Suite.Holds`, `Suite.*`, `Sui*`, `Suite` `OneCase`, `Holds`, `tests/unit`, "
+                   "`escape.all_is_used`, `tests/unit/a_test.cpp --fast`")
+        self.assert_clean(claims.check_claims)
+
+    def test_finds_a_test_that_is_gone(self):
+        for name in ("Suite.Held", "Suit.*", "Suits", "tests/escape", "escape.nothing_is_used"):
+            self.claim(f"`{name}`")
+            self.assert_finds(claims.check_claims, name, "It holds")
+
+    def test_finds_a_claim_without_a_test(self):
+        self.claim("believe us")
+        self.assert_finds(claims.check_claims, "no test is named")
 
 
 class LayeringTest(TreeTest):
