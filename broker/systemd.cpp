@@ -9,8 +9,10 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <span>
 
 #include "common/fd.h"
+#include "common/ipc/channel.h"
 
 namespace broker {
 namespace {
@@ -23,6 +25,23 @@ std::int64_t number_from_environment(const char* name) {
   std::int64_t number = -1;
   const auto [end, error] = std::from_chars(view.data(), view.data() + view.size(), number);
   return error == std::errc() && end == view.data() + view.size() ? number : -1;
+}
+
+struct ManagerAddress {
+  sockaddr_un address{};
+  socklen_t bytes = 0;
+};
+
+ManagerAddress address_of(std::string_view name) {
+  ManagerAddress to;
+  to.address.sun_family = AF_UNIX;
+  name.copy(to.address.sun_path, sizeof(to.address.sun_path) - 1);
+  const bool abstract = name.front() == '@';
+  if (abstract) to.address.sun_path[0] = '\0';
+  // An abstract name ends where the address does; a path has its terminating zero.
+  to.bytes =
+      static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + name.size() + (abstract ? 0U : 1U));
+  return to;
 }
 
 }  // namespace
@@ -45,18 +64,26 @@ ServiceManager ServiceManager::from_environment() {
 
 void ServiceManager::notify(std::string_view state) const noexcept {
   if (!present()) return;
-  sockaddr_un to{};
-  to.sun_family = AF_UNIX;
-  address_.copy(to.sun_path, sizeof(to.sun_path) - 1);
-  const bool abstract = to.sun_path[0] == '@';
-  if (abstract) to.sun_path[0] = '\0';
-  // An abstract name ends where the address does; a path has its terminating zero.
-  const std::size_t length = offsetof(sockaddr_un, sun_path) + address_.size() + (abstract ? 0 : 1);
+  const ManagerAddress to = address_of(address_);
   const common::Fd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) return;
   // Nothing can be done about a manager that does not listen, and serving goes on without it.
   (void)::sendto(fd.ref().number, state.data(), state.size(), MSG_NOSIGNAL | MSG_DONTWAIT,
-                 reinterpret_cast<const sockaddr*>(&to), static_cast<socklen_t>(length));
+                 reinterpret_cast<const sockaddr*>(&to.address), to.bytes);
+}
+
+common::Fd ServiceManager::connect() const noexcept {
+  if (!present()) return {};
+  const ManagerAddress to = address_of(address_);
+  common::Fd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const auto* const raw = reinterpret_cast<const sockaddr*>(&to.address);
+  if (fd.valid() && ::connect(fd.ref().number, raw, to.bytes) != 0) fd.reset();
+  return fd;
+}
+
+void ServiceManager::tell(common::FdRef connected, std::string_view state) noexcept {
+  if (!connected.valid()) return;
+  (void)common::ipc::send_bytes(connected, std::as_bytes(std::span(state)), {}, false);
 }
 
 int take_listen_fds() {

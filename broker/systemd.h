@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "common/fd.h"
+
 namespace broker {
 
 // Tells the service manager how we are. Does nothing where there is none.
@@ -18,6 +20,11 @@ class ServiceManager {
   // `state` as in sd_notify(3): "READY=1", "STOPPING=1", "STATUS=…", lines joined by '\n'. Never
   // blocks and never fails: what nobody hears is lost.
   void notify(std::string_view state) const noexcept;
+
+  // For those who cannot make a socket any more once there is something to tell: connected, and
+  // invalid where there is no manager. tell() does nothing with that.
+  [[nodiscard]] common::Fd connect() const noexcept;
+  static void tell(common::FdRef connected, std::string_view state) noexcept;
 
   [[nodiscard]] bool present() const noexcept { return !address_.empty(); }
 

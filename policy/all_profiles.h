@@ -3,6 +3,7 @@
 #pragma once
 
 #include "policy/broker.h"
+#include "policy/exporter.h"
 #include "policy/keeper.h"
 #include "policy/profile.h"
 #include "policy/session.h"
@@ -23,6 +24,7 @@ inline constexpr const Profile* kAllProfiles[] = {
     &kWorkerNetReceiveFallback,
     &kWorkerNetTransmitFallback,
     &kWorkerNetControl,
+    &kExporter,
 };
 inline constexpr const Profile* kBrokerProfile[] = {&kBroker, &kBrokerAddingPart,
                                                     &kBrokerCgroupPart};

@@ -37,6 +37,7 @@ std::string connect_failed(const std::string& path, int os_errno) {
 }
 
 // For connecting, too.
+// syscalls: setsockopt
 void limit_waiting(common::FdRef socket, std::chrono::milliseconds patience) {
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(patience);
   const timeval limit{.tv_sec = seconds.count(), .tv_usec = (patience - seconds).count() * 1000};
@@ -90,6 +91,7 @@ std::vector<DeviceReply> in_use(const std::vector<DeviceReply>& devices) {
   return used;
 }
 
+// syscalls: socket, connect
 Answer<Client> Client::connect(const std::string& path, std::chrono::milliseconds patience) {
   TRY_LET(common::Fd fd, connected(path, patience));
   if (const pid_t dead = dead_listener(fd.ref()); dead != 0) {

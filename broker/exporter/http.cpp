@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdarg>
+#include <ctime>
 #include <map>
 #include <optional>
 #include <string_view>
@@ -41,6 +42,14 @@ MHD_Result reply(MHD_Connection* connection, unsigned status, std::string_view t
   if (!response) return MHD_NO;
   if (allow != nullptr) (void)MHD_add_response_header(response.get(), MHD_HTTP_HEADER_ALLOW, allow);
   return MHD_queue_response(connection, status, response.get());
+}
+
+// Of a time zone the C library has a file, which it reads with the first date that it writes, GMT's
+// included: now, since later no file can be opened.
+void know_time_zone() {
+  const std::time_t whenever = 0;
+  std::tm unused{};
+  (void)::gmtime_r(&whenever, &unused);
 }
 
 // What clients do wrong is theirs to know, and must not fill our log.
@@ -117,7 +126,7 @@ void HttpServer::State::note(MHD_Connection* connection, bool begins) {
 
 // The library's own time-out begins anew with every byte. A socket that is shut down is closed by
 // it in its next pass.
-void HttpServer::State::cut_off_late() {
+void HttpServer::State::cut_off_late() {  // syscalls: shutdown
   const auto now = Clock::now();
   for (auto& [connection, one] : connected) {
     if (one.cut || now - one.since < limits.deadline) continue;
@@ -142,6 +151,7 @@ HttpServer::~HttpServer() = default;
 
 Answer<std::unique_ptr<HttpServer>> HttpServer::make(common::Fd listener, Page page,
                                                      HttpLimits limits) {
+  know_time_zone();
   auto state = std::make_unique<State>(std::move(page), limits);
   const auto timeout_s = std::chrono::duration_cast<std::chrono::seconds>(kDeadline).count();
   state->daemon.reset(
@@ -169,6 +179,12 @@ Answer<void> HttpServer::turn(milliseconds longest) {
   }
   state_->cut_off_late();
   return {};
+}
+
+common::FdRef HttpServer::events() const noexcept {
+  const MHD_DaemonInfo* const info =
+      MHD_get_daemon_info(state_->daemon.get(), MHD_DAEMON_INFO_EPOLL_FD);
+  return common::FdRef{info == nullptr ? -1 : info->epoll_fd};
 }
 
 }  // namespace broker::exporter

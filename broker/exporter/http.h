@@ -41,8 +41,12 @@ class HttpServer {
 
   // One pass of the loop; waits for something to do, but no longer than `longest`, where there is
   // one. An error is the end.
+  // syscalls: epoll_wait, epoll_ctl, accept4, recvfrom, setsockopt, sendto, clock_gettime
   [[nodiscard]] Answer<void> turn(std::chrono::milliseconds longest = std::chrono::milliseconds{
                                       -1});
+
+  // What it waits with.
+  [[nodiscard]] common::FdRef events() const noexcept;
 
  private:
   struct State;

@@ -4,9 +4,7 @@
 //             who may look and not change anything.
 // Must never: be part of a broker; run as root; hold anything of a device or a guest.
 // Trusts:     whoever started it, and the broker. Not: who connects.
-// Stages:     1. command line, sockets. 2. no new privileges, not dumpable. 3. serve.
-#include <sys/prctl.h>
-#include <sys/syscall.h>
+// Stages:     1. command line, sockets. 2. jail (broker/exporter/jail.h). 3. serve.
 #include <unistd.h>
 
 #include <csignal>
@@ -17,9 +15,11 @@
 #include "broker/control/client.h"
 #include "broker/control/scrape.h"
 #include "broker/exporter/http.h"
+#include "broker/exporter/jail.h"
 #include "broker/exporter/listener.h"
 #include "broker/systemd.h"
 #include "broker/text.h"
+#include "policy/exporter.h"
 
 namespace {
 
@@ -37,6 +37,8 @@ constexpr const char* kHelp =
     "Options:\n"
     "  --listen=ADDRESS:PORT   where to listen, on loopback only [127.0.0.1:9821]\n"
     "  --control-socket=PATH   the operator's socket of the broker [/run/bulkhead/control.sock]\n"
+    "  --require-posture=strict|any\n"
+    "                          strict: do not start without Landlock and limits [any]\n"
     "  --help                  this text\n"
     "  --version               the version\n\n"
     "Exit status: 0, or 1 where it could not be done, 2 for wrong usage.\n";
@@ -44,9 +46,10 @@ constexpr const char* kHelp =
 struct Options {
   std::string listen = broker::exporter::kDefaultListen;
   std::string control_socket = broker::control::kDefaultSocket;
+  bool strict = false;
 };
 
-int complain(const std::string& text, int exit_code = 1) {
+int complain(const std::string& text, int exit_code = 1) {  // syscalls: write
   std::fprintf(stderr, "bulkhead-exporter: %s\n", text.c_str());
   return exit_code;
 }
@@ -57,7 +60,10 @@ bool take(std::string_view argument, std::string_view name, std::string& value) 
   return true;
 }
 
-Answer<std::string> read_page(const std::string& socket) {
+// Not through what a library does at the end: it is not on the list.
+[[noreturn]] void leave(int exit_code) { ::_exit(exit_code); }  // syscalls: exit_group
+
+Answer<std::string> read_page(const std::string& socket) {  // syscalls: brk, mmap, munmap
   using broker::control::Client;
   TRY_LET(Client client, Client::connect(socket, kPatience));
   return broker::control::scrape(client, broker::control::MetricsFormat::kPrometheus);
@@ -69,19 +75,30 @@ Answer<common::Fd> open_listener(const Options& options) {
   return broker::exporter::listen_on_loopback(options.listen);
 }
 
-Answer<void> serve(const Options& options) {
-  TRY_LET(common::Fd listener, open_listener(options));
-  const auto number = static_cast<unsigned>(listener.ref().number);
-  if (number > STDERR_FILENO + 1) ::syscall(SYS_close_range, STDERR_FILENO + 1, number - 1, 0U);
-  ::syscall(SYS_close_range, number + 1, ~0U, 0U);
-  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) {
-    return common::fail(std::string("cannot give up privileges"));
+Answer<void> enter_jail(const Options& options) {
+  TRY_LET(const auto lacking, broker::exporter::give_up_privileges());
+  if (!lacking.layers.empty()) {
+    (void)complain("this host, or what has started it, does not let it have: " + lacking.layers);
   }
-  const auto manager = broker::ServiceManager::from_environment();
+  if (lacking.below_strict && options.strict) {
+    return common::fail(std::string("its posture is below strict; see --require-posture"));
+  }
+  return broker::exporter::seal();
+}
+
+Answer<void> serve(const Options& options) {
+  TRY_LET(common::Fd opened, open_listener(options));
+  TRY_LET(common::Fd listener, broker::exporter::arrange_descriptors(std::move(opened)));
   TRY_LET(const auto server, broker::exporter::HttpServer::make(std::move(listener), [&options] {
             return read_page(options.control_socket);
           }));
-  manager.notify("READY=1");
+  if (server->events().number != static_cast<int>(policy::ExporterFd::kEvents)) {
+    return common::fail(std::string("libmicrohttpd has opened more than its list has room for"));
+  }
+  common::Fd manager = broker::ServiceManager::from_environment().connect();
+  TRY(enter_jail(options));
+  broker::ServiceManager::tell(manager.ref(), "READY=1");
+  manager.reset();
   while (true) TRY(server->turn());
 }
 
@@ -96,6 +113,10 @@ int main(int argc, char** argv) {
       return std::puts("bulkhead-exporter " BULKHEAD_VERSION) < 0 ? 1 : 0;
     if (take(argument, "--listen=", options.listen)) continue;
     if (take(argument, "--control-socket=", options.control_socket)) continue;
+    if (argument == "--require-posture=strict" || argument == "--require-posture=any") {
+      options.strict = argument.ends_with("strict");
+      continue;
+    }
     return complain(broker::in_quotes(argument) + " is no option; see --help", 2);
   }
   if (::geteuid() == 0) {
@@ -105,5 +126,5 @@ int main(int argc, char** argv) {
   }
   (void)std::signal(SIGPIPE, SIG_IGN);
   const Answer<void> served = serve(options);
-  return served ? 0 : complain(served.error());
+  leave(served ? 0 : complain(served.error()));
 }

@@ -47,7 +47,7 @@ struct EscapeOrder {
   // kRingRequest.
   std::uint8_t opcode;
   std::uint8_t flags;
-  std::uint16_t unused;
+  std::uint16_t sleeps_in_epoll;  // 1: descriptor 4 is one, and kSleep waits there.
   std::int32_t fd;
   std::uint64_t offset;
   std::uint64_t address;

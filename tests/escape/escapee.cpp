@@ -1,5 +1,6 @@
 // tests/escape/escapee.cpp: a program that goes through the real jail like a session or worker and
 // then tries one forbidden thing. What becomes of it is the test's business.
+#include <fcntl.h>
 #include <linux/io_uring.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -30,6 +31,7 @@ using escape::Act;
 using escape::EscapeOrder;
 
 constexpr int kRingFd = 6;
+constexpr int kEventsFd = 4;
 alignas(4096) unsigned char scratch[4096] = {0xc3};  // "ret": harmless if it ever ran.
 
 [[noreturn, gnu::noinline, gnu::used]] void leave(int code) {
@@ -151,9 +153,19 @@ long run_data() {
   return 0;
 }
 
-[[noreturn]] void sleep_for_ever(const Ring& ring) {
+// Which only an exporter keeps, and a child is started without.
+void open_the_first_three(std::span<const int> keep) {
+  for (const int number : keep) {
+    if (number > STDERR_FILENO || ::fcntl(number, F_GETFD) >= 0) continue;
+    if (::dup2(escape::kControlFd, number) < 0) leave(escape::kBadOrder);
+  }
+}
+
+[[noreturn]] void sleep_for_ever(const EscapeOrder& order, const Ring& ring) {
   while (true) {
-    if (ring.rings != nullptr) {
+    if (order.sleeps_in_epoll != 0) {
+      ::syscall(SYS_epoll_wait, kEventsFd, scratch, 1, -1);
+    } else if (ring.rings != nullptr) {
       (void)uring::enter(0, 0, 1, kEnterFlags, nullptr, 0);
     } else {
       ::syscall(SYS_ppoll, nullptr, 0, nullptr, nullptr, 8);
@@ -174,7 +186,7 @@ long perform(const EscapeOrder& order, const Ring& ring) {
     case Act::kRunData:
       return run_data();
     case Act::kSleep:
-      sleep_for_ever(ring);
+      sleep_for_ever(order, ring);
     case Act::kExit:
       break;
   }
@@ -194,6 +206,7 @@ int main() {
   const Ring ring = order.has_ring != 0 ? take_ring(order.layout) : Ring{};
   const std::span keep(order.keep.data(),
                        std::min<std::size_t>(order.keep_count, order.keep.size()));
+  open_the_first_three(keep);
   policy::seal_mappings(page);
   const policy::JailLimits limits{order.file_size_limit, order.descriptors_limit,
                                   order.processes_limit};

@@ -49,7 +49,8 @@ bool listed(std::span<const policy::SyscallRule> rules, int number) {
 
 // Sanitizer builds permit more; what they permit is left out there.
 bool outside_the_lists(const policy::Profile& profile, int number) {
-  return !listed(profile.syscalls, number) && !listed(policy::kSanitizerSyscalls, number);
+  return !listed(profile.syscalls, number) && !listed(profile.by_chance, number) &&
+         !listed(policy::kSanitizerSyscalls, number);
 }
 
 // --- acts that no profile permits

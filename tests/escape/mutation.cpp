@@ -95,6 +95,7 @@ std::vector<Mutation> every_mutation() {
   std::vector<Mutation> all;
   for (const Profile* const profile : policy::kAllProfiles) {
     add_mutations_of_rows(*profile, &Mutation::syscalls, all);
+    add_mutations_of_rows(*profile, &Mutation::by_chance, all);
     add_mutations_of_rings(*profile, all);
   }
   add_mutations_of_the_broker(all);

@@ -14,6 +14,7 @@
 #include <sstream>
 #include <string>
 
+#include "policy/exporter.h"
 #include "policy/keeper.h"
 #include "policy/posture.h"
 #include "policy/proc_files.h"
@@ -173,24 +174,23 @@ TEST_P(Outside, HasAnEmptyEnvironment) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Sealed, Outside,
-                         testing::Values(Expected{&policy::kSession, "1088"},
-                                         Expected{&policy::kKeeper, nullptr},
-                                         Expected{&policy::kWorkerBlkUring, "0"},
-                                         Expected{&policy::kWorkerBlkFallback, "11"},
-                                         Expected{&policy::kWorkerBlkFallbackDirect, "11"},
-                                         Expected{&policy::kWorkerNetReceiveUring, "0"},
-                                         Expected{&policy::kWorkerNetTransmitUring, "0"},
-                                         Expected{&policy::kWorkerNetReceiveFallback, "10"},
-                                         Expected{&policy::kWorkerNetTransmitFallback, "10"},
-                                         Expected{&policy::kWorkerNetControl, "10"}),
-                         [](const auto& each) {
-                           std::string name(each.param.profile->name);
-                           std::replace_if(
-                               name.begin(), name.end(),
-                               [](unsigned char c) { return std::isalnum(c) == 0; }, '_');
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Sealed, Outside,
+    testing::Values(Expected{&policy::kSession, "1088"}, Expected{&policy::kKeeper, nullptr},
+                    Expected{&policy::kExporter, "64"}, Expected{&policy::kWorkerBlkUring, "0"},
+                    Expected{&policy::kWorkerBlkFallback, "11"},
+                    Expected{&policy::kWorkerBlkFallbackDirect, "11"},
+                    Expected{&policy::kWorkerNetReceiveUring, "0"},
+                    Expected{&policy::kWorkerNetTransmitUring, "0"},
+                    Expected{&policy::kWorkerNetReceiveFallback, "10"},
+                    Expected{&policy::kWorkerNetTransmitFallback, "10"},
+                    Expected{&policy::kWorkerNetControl, "10"}),
+    [](const auto& each) {
+      std::string name(each.param.profile->name);
+      std::replace_if(
+          name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) == 0; }, '_');
+      return name;
+    });
 
 }  // namespace
 }  // namespace escape

@@ -5,6 +5,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -21,6 +22,7 @@
 #include "common/ipc/channel.h"
 #include "common/ipc/worker_messages.h"
 #include "common/sys.h"
+#include "policy/exporter.h"
 #include "policy/keeper.h"
 #include "policy/landlock.h"
 #include "policy/restricted_ring.h"
@@ -59,6 +61,8 @@ Result<Fd> make_disk() {
   return disk;
 }
 
+bool is_exporter(const policy::Profile& profile) { return profile.name == "exporter"; }
+
 // A socket for every number of a session or keeper; disk, engine and eventfds for a worker.
 Result<Fd> make_descriptor(bool worker, int number) {
   if (!worker) {
@@ -73,6 +77,12 @@ bool is_net(const policy::Profile& profile) { return profile.name.starts_with("w
 
 // A descriptor at its number; a network worker's device is a socket that answers at once.
 Result<void> add(Belongings& all, const policy::Profile& profile, int number) {
+  if (is_exporter(profile) && number == static_cast<int>(policy::ExporterFd::kEvents)) {
+    Fd events(::epoll_create1(EPOLL_CLOEXEC));
+    if (!events.valid()) return common::fail_errno("make an epoll", errno);
+    all.place(std::move(events), number);
+    return {};
+  }
   if (is_net(profile) && number == 5) {
     TRY_LET(auto pair, common::make_packet_pair());
     TRY(common::set_nonblocking(pair.first.ref(), true));
@@ -88,7 +98,9 @@ Result<void> add(Belongings& all, const policy::Profile& profile, int number) {
 Result<Belongings> gather(const policy::Profile& profile) {
   Belongings all;
   if (profile.uring_opcodes.empty()) {
-    for (const int number : profile.descriptors) TRY(add(all, profile, number));
+    for (const int number : profile.descriptors) {
+      if (number > STDERR_FILENO) TRY(add(all, profile, number));  // Those are the escapee's.
+    }
     return all;
   }
   TRY_LET(auto ring, policy::make_restricted_ring({.entries = 8,
@@ -101,19 +113,22 @@ Result<Belongings> gather(const policy::Profile& profile) {
   return all;
 }
 
+std::uint64_t descriptors_limit_of(const policy::Profile& profile) {
+  if (profile.name == "session") return policy::kSessionDescriptorsMax;
+  if (profile.name == "keeper") return policy::kKeeperDescriptorsMax;
+  if (is_exporter(profile)) return policy::kExporterDescriptorsMax;
+  if (!profile.uring_opcodes.empty()) return 0;
+  return is_net(profile) ? 10 : 11;
+}
+
 void complete(EscapeOrder& order, const policy::Profile& profile, const Belongings& belongings) {
   order.has_ring = profile.uring_opcodes.empty() ? 0 : 1;
   order.layout = belongings.layout;
   order.keep_count = static_cast<std::uint32_t>(profile.descriptors.size());
   std::copy(profile.descriptors.begin(), profile.descriptors.end(), order.keep.begin());
-  const bool session = profile.name == "session";
-  const bool keeper = profile.name == "keeper";
-  const std::uint64_t fallback_limit = is_net(profile) ? 10 : 11;
-  order.descriptors_limit = session               ? policy::kSessionDescriptorsMax
-                            : keeper              ? policy::kKeeperDescriptorsMax
-                            : order.has_ring != 0 ? 0
-                                                  : fallback_limit;
-  order.file_size_limit = session || keeper || is_net(profile) ? 0 : kDiskBytes;
+  order.sleeps_in_epoll = is_exporter(profile) ? 1 : 0;
+  order.descriptors_limit = descriptors_limit_of(profile);
+  order.file_size_limit = profile.name.starts_with("worker-blk") ? kDiskBytes : 0;
   order.processes_limit = order.has_ring != 0 ? 1 + kRingThreads + 1 : 1;
 }
 

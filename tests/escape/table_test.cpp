@@ -74,11 +74,18 @@ bool is_sanitizers(int number) {
                      [&](const auto& rule) { return rule.number == number; });
 }
 
+std::vector<SyscallRule> all_rows(const Profile& profile) {
+  std::vector<SyscallRule> rows(profile.syscalls.begin(), profile.syscalls.end());
+  rows.insert(rows.end(), profile.by_chance.begin(), profile.by_chance.end());
+  return rows;
+}
+
 template <typename Visit>
 void for_each_row(Visit visit) {
   for (const Profile* const profile : policy::kAllProfiles) {
-    for (std::size_t row = 0; row < profile->syscalls.size(); ++row) {
-      const SyscallRule& rule = profile->syscalls[row];
+    const std::vector<SyscallRule> rows = all_rows(*profile);
+    for (std::size_t row = 0; row < rows.size(); ++row) {
+      const SyscallRule& rule = rows[row];
       if (is_sanitizers(rule.number)) continue;
       visit(*profile, rule,
             std::string(profile->name) + " row " + std::to_string(row) + " " +
@@ -103,7 +110,7 @@ std::vector<Try> every_step_beside() {
       for (const std::uint64_t value : beside(limit)) {
         Arguments arguments = utmost_arguments(rule);
         arguments[limit.index] = value;
-        if (allows(profile.syscalls, rule.number, arguments)) continue;  // Another row's.
+        if (allows(all_rows(profile), rule.number, arguments)) continue;  // Another row's.
         tries.push_back(
             {&profile,
              words_only(name + " arg" + std::to_string(limit.index) + " " + std::to_string(value)),

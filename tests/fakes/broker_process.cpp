@@ -65,11 +65,12 @@ common::Fd make_notify_socket(const std::string& path) {
   }
   const rlimit locked{setup.locked_bytes_max, setup.locked_bytes_max};
   if (setup.locked_bytes_max != 0 && ::setrlimit(RLIMIT_MEMLOCK, &locked) != 0) ::_exit(126);
+  // Before it is nobody: then it could not.
+  if (!setup.refused.empty() && !install_filter(filter)) ::_exit(126);
   if (setup.drop_root && (::setgroups(0, nullptr) != 0 || ::setgid(kNobody) != 0 ||
                           ::setuid(kNobody) != 0 || ::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0)) {
     ::_exit(126);
   }
-  if (!setup.refused.empty() && !install_filter(filter)) ::_exit(126);
   if (setup.before_exec && !setup.before_exec()) ::_exit(126);
   ::execve(program, argv, envp);
   ::_exit(127);
