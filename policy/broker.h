@@ -294,7 +294,6 @@ inline constexpr SyscallRule kBrokerByChance[] = {
 // read again. It may go on opening disks and taps and listening on sockets there, as far as its
 // user and capabilities let it.
 inline constexpr SyscallRule kBrokerForAdding[] = {
-    {SYS_recvfrom, {arg_is(3, MSG_PEEK | MSG_DONTWAIT)}, "broker/control/server.cpp: hang_up"},
     {SYS_shutdown, {}, "broker/control/server.cpp: hang_up"},
     {SYS_openat2, {}, "broker/open_disk.cpp: look_up"},
     {SYS_openat, {kCutsNothingOff}, "broker/state_dir.cpp: keep"},
