@@ -39,10 +39,15 @@ std::optional<Finding> seccomp_record(std::string_view line) {
   const std::string program = field(line, "comm");
   if (!program.starts_with("bulkhead")) return std::nullopt;
   if (const auto kill = parse_seccomp_record(line)) {
+    // As the kernel cuts it off.
+    const std::string suspects = program == "bulkhead-export"
+                                     ? "whoever can reach its port may be trying something: keep "
+                                     : "a guest or VMM may be trying something: keep the guest's "
+                                       "disk and ";
     return Finding{program + " was " + describe_kill(*kill),
-                   "a guest or VMM may be trying something: keep the guest's disk and the log. If "
-                   "it comes with every start, this is another C library or kernel than Bulkhead "
-                   "was built for: report it with this line"};
+                   suspects +
+                       "the log. If it comes with every start, this is another C library "
+                       "or kernel than Bulkhead was built for: report it with this line"};
   }
   return Finding{program + " was refused system call number " + field(line, "syscall") +
                      " by the broker's own list",

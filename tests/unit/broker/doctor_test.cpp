@@ -11,6 +11,7 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::Not;
 using testing::SizeIs;
 
 std::string explained(const std::string& line) {
@@ -27,6 +28,14 @@ TEST(Doctor, TellsADeathBySeccompFromTheKernelsLog) {
           "compat=0 ip=0x7f4a code=0x80000000"),
       AllOf(HasSubstr("bulkhead-worker was killed by seccomp: system call openat at 0x7f4a"),
             HasSubstr("keep the guest's disk and the log")));
+}
+
+TEST(Doctor, SuspectsNoGuestOfADeathOfTheExporter) {
+  EXPECT_THAT(explained("kernel: audit: type=1326 audit(1.1:1): auid=0 pid=812 "
+                        "comm=\"bulkhead-export\" exe=\"/usr/bin/bulkhead-exporter\" sig=31 "
+                        "arch=c000003e syscall=257 compat=0 ip=0x1 code=0x80000000"),
+              AllOf(HasSubstr("bulkhead-export was killed by seccomp: system call openat"),
+                    HasSubstr("whoever can reach its port"), Not(HasSubstr("guest"))));
 }
 
 TEST(Doctor, TellsWhatTheBrokerWasRefused) {
