@@ -1,3 +1,5 @@
+// Our half of a packed ring: what is available, what is answered, who is notified, and who goes on.
+// Long because all of it is tried on one pair of a driver and a ring.
 #include "worker/packed_ring.h"
 
 #include <gtest/gtest.h>

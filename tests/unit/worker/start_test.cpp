@@ -16,6 +16,7 @@
 
 #include "common/ipc/channel.h"
 #include "common/sys.h"
+#include "common/virtqueue_wire.h"
 #include "policy/worker_blk.h"
 
 namespace worker_test {
@@ -229,6 +230,31 @@ class BadRingTest : public StartTest {
   RingStart ring_ = ring();
 };
 
+// virtio 1.2, 2.8.10.1, and vhost-user's 32 bits of where it stands.
+TEST_F(StartTest, TakesAPackedRingOfAnySizeWhereverItStands) {
+  send_table(table(1, 0, 1));
+  RingStart ring = StartTest::ring();
+  ring.features |= common::kFeatureRingPacked;
+  ring.queue_size = 192;
+  ring.next_avail = common::pack_vring_base({{190, false}, {191, true}});
+  send_ring(ring);
+  ASSERT_TRUE(receive());
+  EXPECT_EQ(guest_.ring.queue_size, 192U);
+}
+
+TEST_F(BadRingTest, PackedRingIsTooLarge) {
+  ring_.features |= common::kFeatureRingPacked;
+  ring_.next_avail = common::kPackedBaseFresh;
+  ring_.queue_size = 1025;
+  expect_ring_refused(ring_, {kick_.ref(), call_.ref()});
+}
+
+TEST_F(BadRingTest, PackedRingStandsOutsideItself) {
+  ring_.features |= common::kFeatureRingPacked;
+  ring_.next_avail = common::pack_vring_base({{256, true}, {0, true}});
+  expect_ring_refused(ring_, {kick_.ref(), call_.ref()});
+}
+
 TEST_F(BadRingTest, SizeIsNoPowerOfTwo) {
   ring_.queue_size = 192;
   expect_ring_refused(ring_, {kick_.ref(), call_.ref()});
@@ -337,6 +363,18 @@ TEST_F(StartTest, MapsItsOwnPartOfTheInflightFileAndSealsWholePages) {
   EXPECT_EQ(guest_.mapped.size(), 2U);
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(guest_.mapped[1].data()) % 4096, 0U);
   EXPECT_EQ(guest_.mapped[1].data() + 64, guest_.inflight.bytes().data());
+}
+
+TEST_F(StartTest, MapsAsMuchOfTheInflightFileAsAPackedRingHas) {
+  RingStart message = ring();
+  message.features |= common::kFeatureRingPacked;
+  message.next_avail = common::kPackedBaseFresh;
+  message.has_inflight = 1;
+  message.inflight_entries = 512;
+  send_table(table(1, 0, 1));
+  send(message, {kick_.ref(), call_.ref(), memory_.ref()});
+  ASSERT_TRUE(receive());
+  EXPECT_EQ(guest_.inflight.bytes().size(), 32U + 512 * 32);
 }
 
 class BadInflight : public StartTest {
