@@ -4,8 +4,10 @@ libvirtd is one user's (qemu:///session), with directories of its own, in a PID 
 which everything that it has started ends.
 """
 
+import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -102,8 +104,11 @@ class Libvirt:
         return self
 
     def __exit__(self, *_):
+        """libvirtd is the namespace's first process: it is reaped when all others are gone."""
+        parent = self._daemon.pid
         if self._daemon.poll() is None:
-            self._daemon.kill()
+            for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
         self._daemon.wait()
 
     def virsh(self, *words) -> str:
@@ -197,4 +202,6 @@ class Words:
 
 
 def as_user(*words) -> list:
-    return ["setpriv", f"--reuid={USER}", "--regid=nogroup", "--clear-groups", "--", *words]
+    """Ends with the parent, which the kernel forgets where a process changes its user."""
+    return ["setpriv", f"--reuid={USER}", "--regid=nogroup", "--clear-groups",
+            "--pdeathsig", "KILL", "--", *words]
