@@ -133,11 +133,20 @@ fakes::VmRegion region_from(Bytes& input) {
 
 // One message in the making.
 struct Step {
-  bool card = false;  // The device is a network card.
+  bool card = false;    // The device is a network card.
+  bool packed = false;  // It offers packed rings.
   std::uint8_t request = 0;
   std::vector<std::byte> payload;
   std::vector<FdRef> fds;
 };
+
+// Of a packed ring, two places that are often the same one.
+std::uint32_t base_from(Bytes& input, bool packed) {
+  const std::uint32_t avail = input.two();
+  if (!packed) return avail;
+  const std::uint8_t choice = input.one();
+  return avail | std::uint32_t{(choice & 1) != 0 ? avail : input.two()} << 16;
+}
 
 void make_ring_payload(Step& step, Bytes& input, const Zoo& zoo) {
   const std::uint8_t choice = input.one();
@@ -147,7 +156,10 @@ void make_ring_payload(Step& step, Bytes& input, const Zoo& zoo) {
   };
   switch (step.request) {
     case 8:
+      if (step.packed && choice >= 0x80) return state(input.two() % 1100U);
       return state(1U << (input.one() % 12U));
+    case 10:
+      return state(base_from(input, step.packed));
     case 18:
       return state(input.one() & 1U);
     case 9: {
@@ -191,8 +203,9 @@ void make_config_payload(Step& step, Bytes& input) {
 
 void make_features(Step& step, Bytes& input) {
   const std::uint8_t choice = input.one();
-  append(step.payload,
-         kFeatures | ((choice & 1) != 0 ? kBit30 : 0) | ((choice & 2) != 0 ? kLogAll : 0));
+  append(step.payload, kFeatures | ((choice & 1) != 0 ? kBit30 : 0) |
+                           ((choice & 2) != 0 ? kLogAll : 0) |
+                           ((choice & 4) != 0 && step.packed ? common::kFeatureRingPacked : 0));
 }
 
 // A description of a whole file of the zoo's, or of a part of it.
@@ -208,7 +221,10 @@ void make_inflight_payload(Step& step, Bytes& input, const Zoo& zoo) {
   description.queues = static_cast<std::uint16_t>(1 + input.one() % 5U);
   description.queue_size = static_cast<std::uint16_t>(1U << (input.one() % 12U));
   const std::uint8_t odd = input.one();
-  description.mmap_bytes = session::inflight_file_bytes(description.queues, description.queue_size);
+  const auto kind =
+      step.packed && (odd & 1) != 0 ? session::RingKind::kPacked : session::RingKind::kSplit;
+  description.mmap_bytes =
+      session::inflight_file_bytes(kind, description.queues, description.queue_size);
   if ((odd & 7) == 0) description.mmap_bytes = input.two();
   if ((odd & 0x38) == 0) description.mmap_offset = std::uint64_t{input.two()} << (odd >> 6U);
   append(step.payload, description);
@@ -297,9 +313,9 @@ class Vmm {
   Fd socket_;
 };
 
-void act_as_broker(std::uint8_t what, Bytes& input, session_test::FakeBroker& broker) {
+void act_as_broker(const Step& step, Bytes& input, session_test::FakeBroker& broker) {
   const std::uint32_t queue = input.one() % 4U;
-  switch (what & 7) {
+  switch (step.request & 7) {
     case 0:
       broker.end_running_queue(queue, ipc::QueueOutcome::kGuestFault);
       break;
@@ -323,7 +339,7 @@ void act_as_broker(std::uint8_t what, Bytes& input, session_test::FakeBroker& br
       break;
     }
     case 6:
-      broker.report_next_avail(queue, input.two());
+      broker.report_next_avail(queue, base_from(input, step.packed));
       break;
     default:
       broker.end_on_close_with(static_cast<ipc::QueueOutcome>(queue % 3U));
@@ -332,15 +348,17 @@ void act_as_broker(std::uint8_t what, Bytes& input, session_test::FakeBroker& br
 }
 
 // False once there is nobody to talk to.
-bool play(Bytes& input, bool card, const Zoo& zoo, Vmm& vmm, session_test::FakeBroker& broker) {
+bool play(Bytes& input, const ipc::SessionStart& start, const Zoo& zoo, Vmm& vmm,
+          session_test::FakeBroker& broker) {
   Step step;
-  step.card = card;
+  step.card = start.protocol_features != 0;
+  step.packed = (start.device_features & common::kFeatureRingPacked) != 0;
   step.request = input.one();
   const std::uint8_t shape = input.one();
   const std::uint8_t descriptors = input.one();
   const std::uint8_t size = input.one();
   if (step.request >= 0xf0) {
-    act_as_broker(step.request, input, broker);
+    act_as_broker(step, input, broker);
     return true;
   }
   if ((shape & 2) != 0) {
@@ -369,7 +387,7 @@ ipc::SessionStart start_of(std::uint8_t choice) {
   ipc::SessionStart start{};
   start.kind = ipc::SessionStart::kKind;
   start.device_kind = 1;
-  start.device_features = kFeatures;
+  start.device_features = kFeatures | ((choice & 4) != 0 ? common::kFeatureRingPacked : 0);
   start.queues_max = 4;
   start.queue_size_max = 1024;
   start.config_bytes = 60;
@@ -415,7 +433,7 @@ void converse(std::span<const std::uint8_t> data, const Zoo& zoo) {
     broker_pair.second.reset();
   });
   for (std::size_t steps = 0; steps < kStepsMax && !input.empty(); ++steps) {
-    if (!play(input, start.protocol_features != 0, zoo, vmm, broker)) break;
+    if (!play(input, start, zoo, vmm, broker)) break;
   }
   vmm.finish();
   session.join();
