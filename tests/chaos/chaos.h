@@ -31,6 +31,7 @@ struct Plan {
   // The front-end uses vhost-user's in-flight tracking. Without it a request that was in flight
   // when session and worker died together is lost, so that is not tried.
   bool tracked = true;
+  bool packed = false;  // Rings. QEMU does not know where these stand, so only where it is tracked.
   std::uint32_t events = 1000;
   std::uint16_t queues = 4;
   std::uint64_t seed = 1;
@@ -69,6 +70,8 @@ class Chaos {
     bool needs_tracking;
     std::uint32_t weight;
   };
+
+  [[nodiscard]] bool is_drained(std::uint32_t queue, std::uint32_t base);
 
   // --- events -----------------------------------------------------------------------------------
   void kill_worker();

@@ -17,11 +17,13 @@ namespace {
 
 constexpr const char* kUsage =
     "usage: bulkhead-chaos [--events=N] [--seed=N] [--queues=N] [--engine=io_uring|fallback]\n"
-    "                      [--direct=on|off] [--tracked=on|off] [--vary] [--round=N]\n"
-    "                      [--rest-us=N] [--program=PATH] [--verbose]\n"
+    "                      [--direct=on|off] [--tracked=on|off] [--packed=on|off]\n"
+    "                      [--vary] [--round=N] [--rest-us=N] [--program=PATH] [--verbose]\n"
     "\n"
     "  --round=N    a guest of its own after every N events, with the next seed: 500\n"
-    "  --vary       and with the next of both engines, with and without O_DIRECT and tracking\n"
+    "  --vary       and with the next of both engines, with and without O_DIRECT, tracking, "
+    "packed\n"
+    "               rings (which need tracking)\n"
     "  --rest-us=N  each queue's load rests that long after 64 answers: more events for the same\n"
     "               time of the processors\n";
 
@@ -73,13 +75,15 @@ bool take_one(std::string_view argument, Run& run) {
          take(argument, "--seed=", plan.seed) || take(argument, "--queues=", plan.queues) ||
          take(argument, "--engine=", plan.engine) || take(argument, "--program=", plan.program) ||
          take_switch(argument, "--direct=", plan.direct) ||
-         take_switch(argument, "--tracked=", plan.tracked);
+         take_switch(argument, "--tracked=", plan.tracked) ||
+         take_switch(argument, "--packed=", plan.packed);
 }
 
 bool parse(int count, char** arguments, Run& run) {
   for (int i = 1; i < count; ++i) {
     if (!take_one(arguments[i], run)) return false;
   }
+  if (run.plan.packed && !run.plan.tracked) return false;
   return run.events > 0 && run.round > 0 && run.plan.queues > 0 && run.plan.queues <= 64;
 }
 
@@ -87,6 +91,7 @@ void vary(chaos::Plan& plan) {
   plan.engine = plan.seed % 2 == 0 ? "io_uring" : "fallback";
   plan.direct = plan.seed / 2 % 2 == 0;
   plan.tracked = plan.seed / 4 % 3 != 0;
+  plan.packed = plan.seed / 4 % 3 == 1;
 }
 
 bool do_round(const chaos::Plan& plan, chaos::Tally& tally) {
@@ -98,9 +103,10 @@ bool do_round(const chaos::Plan& plan, chaos::Tally& tally) {
     } catch (const std::exception& failure) {
       std::fprintf(stderr, "%s\n%s", failure.what(), chaos.story().c_str());
       // Threads of the load may still wait for answers that do not come.
-      std::fprintf(stderr, "FAILED with --seed=%llu --engine=%s --direct=%s --tracked=%s\n",
-                   static_cast<unsigned long long>(plan.seed), plan.engine.c_str(),
-                   plan.direct ? "on" : "off", plan.tracked ? "on" : "off");
+      std::fprintf(
+          stderr, "FAILED with --seed=%llu --engine=%s --direct=%s --tracked=%s --packed=%s\n",
+          static_cast<unsigned long long>(plan.seed), plan.engine.c_str(),
+          plan.direct ? "on" : "off", plan.tracked ? "on" : "off", plan.packed ? "on" : "off");
       std::_Exit(1);
     }
   } catch (const std::exception& failure) {
