@@ -30,8 +30,7 @@ Arguments utmost_arguments(const SyscallRule& rule) {
   Arguments arguments{};
   if (rule.number == SYS_ppoll) arguments[2] = kText;  // Zeros: no time, rather than for ever.
   for (const ArgLimit& limit : rule.limits) {
-    const bool flags = limit.test == ArgLimit::Test::kMaskedEquals;
-    if (limit.test != ArgLimit::Test::kAny && !flags) arguments[limit.index] = limit.value;
+    if (limit.test != ArgLimit::Test::kAny) arguments[limit.index] = limit.value;
   }
   return arguments;
 }
