@@ -133,6 +133,7 @@ class Connection final : private SessionRequests {
 
   // After adopt().
   [[nodiscard]] common::Result<void> resume(std::vector<KeptThing> workers);
+  void forget_predecessors(std::vector<KeptThing>& workers);
   void on_packet_before_resumed(common::ipc::Packet& packet);
   void begin_again(const common::ipc::Resumed& resumed);
   void go_on();

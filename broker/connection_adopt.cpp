@@ -1,7 +1,10 @@
 // What an earlier broker has left of a connection, and how it goes on under this one (keep.h).
+#include <poll.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <set>
 #include <utility>
 
 #include "broker/connection.h"
@@ -14,6 +17,12 @@ namespace ipc = common::ipc;
 using std::chrono::milliseconds;
 
 namespace {
+
+// A pidfd is readable from then on.
+bool has_ended(common::FdRef pidfd) {
+  pollfd ended{pidfd.number, POLLIN, 0};
+  return ::poll(&ended, 1, 0) == 1;
+}
 
 constexpr int kForbidTries = 20;
 constexpr milliseconds kForbidRetry{50};
@@ -49,7 +58,21 @@ common::Result<std::unique_ptr<Connection>> Connection::adopt(Services& services
   return connection;
 }
 
+// Brokers before this one kept a worker, now and then, before they forgot the one that had died.
+void Connection::forget_predecessors(std::vector<KeptThing>& workers) {
+  std::set<Keep::Id> forgotten;
+  for (const KeptThing& each : workers) {
+    const bool succeeded = std::ranges::any_of(workers, [&each](const KeptThing& other) {
+      return other.id > each.id && other.record.numbers[1] == each.record.numbers[1];
+    });
+    if (succeeded && has_ended(each.fds[0].ref())) forgotten.insert(each.id);
+  }
+  std::erase_if(workers, [&](const KeptThing& each) { return forgotten.contains(each.id); });
+  for (const Keep::Id id : forgotten) (void)Kept(services_.keep, id);
+}
+
 common::Result<void> Connection::resume(std::vector<KeptThing> workers) {
+  forget_predecessors(workers);
   for (KeptThing& each : workers) {
     const auto queue = static_cast<std::uint32_t>(each.record.numbers[1]);
     if (queue >= start_.queues_max || workers_.contains(queue)) {

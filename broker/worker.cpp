@@ -263,6 +263,9 @@ void Worker::conclude(const Death& death) {
   jail_timer_.reset();
   if (services_.messenger != nullptr) services_.messenger->abandon(stop_ticket_);
   answer_all_swaps();
+  // Before the session hears of it, which asks for the next one at once: a broker that finds both
+  // would not know which of them serves.
+  kept_.reset();
   if (was_sealed()) record_jailed();
   record_end(death);
   log_end(death);

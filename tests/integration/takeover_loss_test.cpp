@@ -208,6 +208,25 @@ TEST_P(TakeoverLoss, DiskThatWasNotKeptTakesItsConnectionAlong) {
   stop_all();
 }
 
+// As a broker leaves it that dies when it has just started a dead worker's successor.
+TEST_P(TakeoverLoss, DeadWorkerBesideItsSuccessorIsNobodys) {
+  start();
+  const std::vector<pid_t> dead = host_.broker().children_named("vdb/0");
+  ASSERT_THAT(dead, SizeIs(1));
+  kill_broker();
+  ASSERT_EQ(::kill(dead[0], SIGKILL), 0);
+  ASSERT_TRUE(fakes::wait_gone(dead[0]));
+  spoil(KeptType::kWorker, 2, [](KeptRecord& record) { record.numbers[1] = 1; });
+  host_.serve_again();
+  EXPECT_THAT(host_.broker().wait_for_line({"vdb", "goes on serving", "with 1 worker"}),
+              Not(IsEmpty()))
+      << host_.broker().log();
+  lost_load_->expect_progress();  // By a worker of its own again.
+  lost_load_->stop();
+  expect_the_other_goes_on();
+  stop_all();
+}
+
 TEST_P(TakeoverLoss, ConnectionThatCannotBeAdoptedEndsAndTheOthersGoOn) {
   start();
   kill_broker();
