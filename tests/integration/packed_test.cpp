@@ -12,9 +12,9 @@
 
 #include "tests/fakes/dirty_log.h"
 #include "tests/fakes/process.h"
-#include "tests/integration/host.h"
 #include "tests/integration/net_host.h"
 #include "tests/integration/packet_flow.h"
+#include "tests/integration/recovery_stories.h"
 #include "tests/integration/verified_load.h"
 
 namespace integration {
@@ -27,32 +27,18 @@ using fakes::VhostRequest;
 using testing::IsEmpty;
 using testing::Not;
 
-class PackedRings : public EngineTest {
+class PackedRings : public RecoveryStories {
  protected:
-  static BlkClient::Options options(std::uint16_t queues = 1) {
+  static Options packed(std::uint16_t queues = 1) {
     return {.queues = queues, .shape = {.packed = true}};
   }
-  void start(const BlkClient::Options& with = options()) {
-    host_.serve();
-    client_ = host_.connect(with);
+  // The region has to say where the rings are.
+  static Options packed_and_lost(std::uint16_t queues = 1) {
+    Options options = packed(queues);
+    options.forgets_places = true;
+    return options;
   }
-  fakes::BlkQueueDriver& queue(std::uint32_t index = 0) { return client_->queue(index); }
-  std::vector<pid_t> workers_of(std::uint32_t queue) {
-    return host_.broker().children_named("vda/" + std::to_string(queue));
-  }
-  void kill_worker(std::uint32_t queue) {
-    const std::vector<pid_t> victims = workers_of(queue);
-    ASSERT_EQ(victims.size(), 1U);
-    ASSERT_EQ(::kill(victims[0], SIGKILL), 0);
-    ASSERT_TRUE(fakes::wait_gone(victims[0]));
-  }
-  void reconnect() {
-    for (int attempt = 0; attempt < 50; ++attempt) {
-      if (client_->reconnect(host_.socket())) return;
-    }
-    FAIL() << "no connection was served";
-  }
-  void expect_load_is_served(const BlkClient::Options& with) {
+  void expect_load_is_served(const Options& with) {
     start(with);
     VerifiedLoad load(queue(), {.depth = 8});
     load.expect_progress(300);
@@ -61,8 +47,6 @@ class PackedRings : public EngineTest {
     load.stop();
     (void)load.verify_all();
   }
-
-  std::unique_ptr<BlkClient> client_;
 };
 BULKHEAD_FOR_BOTH_ENGINES(PackedRings);
 class PackedRingsOnDisk : public PackedRings {};
@@ -70,18 +54,18 @@ BULKHEAD_FOR_ALL_SETTINGS(PackedRingsOnDisk);
 
 // --- rings --------------------------------------------------------------------------------------
 
-TEST_P(PackedRings, ServeAGuest) { expect_load_is_served(options()); }
+TEST_P(PackedRings, ServeAGuest) { expect_load_is_served(packed()); }
 
 // 2.8.10.1; chains of several descriptors cross the end of the ring.
 TEST_P(PackedRings, ServeASizeThatIsNoPowerOfTwoWithoutTablesAndEventIndex) {
-  BlkClient::Options odd = options();
+  Options odd = packed();
   odd.shape.size = 100;
   odd.shape.indirect = odd.shape.event_idx = false;
   expect_load_is_served(odd);
 }
 
 TEST_P(PackedRings, PlaceOutsideTheRingEndsTheSessionWithALineThatSaysSo) {
-  start();
+  start(packed());
   client_->vhost().ask_for_acks(false);
   client_->vhost().set_vring_base(0, 0x8000'8080);
   EXPECT_TRUE(client_->vhost().hung_up());
@@ -89,7 +73,7 @@ TEST_P(PackedRings, PlaceOutsideTheRingEndsTheSessionWithALineThatSaysSo) {
 }
 
 TEST_P(PackedRings, SplitRegionForPackedRingsEndsTheSessionWithALineThatSaysSo) {
-  start();
+  start(packed());
   const auto region = client_->vhost().get_inflight_fd(1, 128);
   client_->vhost().ask_for_acks(false);
   client_->vhost().set_inflight_fd({.mmap_bytes = 4096, .queues = 1, .queue_size = 128},
@@ -101,88 +85,28 @@ TEST_P(PackedRings, SplitRegionForPackedRingsEndsTheSessionWithALineThatSaysSo) 
 // --- what dies ----------------------------------------------------------------------------------
 
 TEST_P(PackedRingsOnDisk, WorkerAfterWorkerDiesAndTheGuestNoticesNothing) {
-  start(options(2));
-  VerifiedLoad load(queue(0), {.depth = 8});
-  VerifiedLoad other(queue(1), {.first_sector = 4096});
-  for (int death = 0; death < 6; ++death) {
-    load.expect_progress(30);
-    kill_worker(0);
-  }
-  load.expect_progress(50);
-  other.expect_progress();
-  load.stop();
-  other.stop();
-  EXPECT_FALSE(queue(0).error_signalled_now());
+  workers_die_and_the_guest_notices_nothing(packed(2));
 }
 
 TEST_P(PackedRings, WorkersDieUnderAFrontEndThatKnowsNoInflightTracking) {
-  BlkClient::Options with = options();
-  with.protocol_features = ~fakes::kProtocolInflight;
-  start(with);
-  VerifiedLoad load(queue(0), {.depth = 8});
-  for (int death = 0; death < 4; ++death) {
-    load.expect_progress(30);
-    kill_worker(0);
-  }
-  load.expect_progress(50);
-  load.stop();
+  workers_die_under_a_front_end_without_tracking(packed());
 }
 
 TEST_P(PackedRings, StoppedRingHasNothingInFlightEvenIfItsWorkerWasJustKilled) {
-  start();
-  VerifiedLoad load(queue(0), {.depth = 8});
-  for (int round = 0; round < 5; ++round) {
-    load.expect_progress(20);
-    const std::vector<pid_t> victims = workers_of(0);
-    ASSERT_EQ(victims.size(), 1U);
-    ASSERT_EQ(::kill(victims[0], SIGKILL), 0);
-    const std::uint32_t base = client_->stop_ring(0);
-    EXPECT_EQ(base & 0xffff, base >> 16);
-    client_->restart_ring(0, base);
-  }
-  load.expect_progress(20);
-  load.stop();
+  ring_is_stopped_when_its_worker_was_just_killed(packed());
 }
 
 // The front-end gives back the region, and a place at which the ring has not been for long.
 TEST_P(PackedRingsOnDisk, SessionsAndWorkersDieAndTheRegionSaysWhereToGoOn) {
-  BlkClient::Options with = options(2);
-  with.forgets_places = true;
-  start(with);
-  VerifiedLoad load(queue(0), {.depth = 8});
-  VerifiedLoad other(queue(1), {.first_sector = 4096, .depth = 8});
-  for (int death = 0; death < 4; ++death) {
-    load.expect_progress(30);
-    other.expect_progress(10);
-    std::vector<pid_t> victims = death % 2 == 0 ? host_.workers() : std::vector<pid_t>();
-    victims.push_back(host_.sessions().at(0));
-    for (const pid_t pid : victims) (void)::kill(pid, SIGKILL);
-    ASSERT_TRUE(client_->vhost().hung_up());
-    reconnect();
-  }
-  load.expect_progress(30);
-  load.stop();
-  other.stop();
+  sessions_and_workers_die(packed_and_lost(2), true);
 }
 
 TEST_P(PackedRings, BrokerAndAllItsChildrenAreKilledAndTheNextBrokerGoesOn) {
-  BlkClient::Options with = options();
-  with.forgets_places = true;
-  start(with);
-  VerifiedLoad load(queue(0), {.depth = 8});
-  load.expect_progress(30);
-  const std::vector<pid_t> tree = fakes::tree_of(host_.broker().pid());
-  for (const pid_t pid : tree) EXPECT_EQ(::kill(pid, SIGKILL), 0);
-  (void)host_.broker().wait_exit();
-  for (const pid_t pid : tree) EXPECT_TRUE(fakes::wait_gone(pid));
-  host_.serve({.file = host_.image()});
-  reconnect();
-  load.expect_progress(30);
-  load.stop();
+  broker_and_its_children_are_killed(packed_and_lost());
 }
 
 TEST_P(PackedRings, AnotherBrokerTakesOverAndItsWorkersGoOn) {
-  start();
+  start(packed());
   VerifiedLoad load(queue(0), {.depth = 8});
   load.expect_progress(30);
   const std::vector<pid_t> adopted = workers_of(0);
@@ -200,39 +124,16 @@ TEST_P(PackedRings, AnotherBrokerTakesOverAndItsWorkersGoOn) {
 // --- what changes under load --------------------------------------------------------------------
 
 TEST_P(PackedRings, CallEventfdsAreSwappedWhileWorkersDie) {
-  start();
-  VerifiedLoad load(queue(0), {.depth = 8});
-  for (int swap = 0; swap < 120; ++swap) {
-    client_->vhost().set_vring_fd(VhostRequest::kSetVringCall, 0, queue(0).doorbell().replace());
-    if (swap % 40 == 39) {
-      for (const pid_t pid : workers_of(0)) (void)::kill(pid, SIGKILL);
-    }
-  }
-  load.expect_progress();
-  load.stop();
+  calls_are_swapped_while_workers_die(packed(), 120);
 }
 
 TEST_P(PackedRings, RingsArePausedAndMemoryChangesWhileWorkersDie) {
-  start();
-  VerifiedLoad load(queue(0), {.depth = 8});
-  for (int round = 0; round < 12; ++round) {
-    if (round % 3 == 0) {
-      for (const pid_t pid : workers_of(0)) (void)::kill(pid, SIGKILL);
-    }
-    client_->enable(0, false);
-    client_->enable(0, true);
-    client_->vhost().add_mem_reg({1ULL << 40, 1 << 20, 1ULL << 50, 0}, client_->memory().file(2));
-    client_->vhost().rem_mem_reg({1ULL << 40, 1 << 20, 1ULL << 50, 0});
-    load.expect_progress(10);
-  }
-  load.stop();
+  rings_pause_and_memory_changes_while_workers_die(packed(), 12);
 }
 
 // Whether the front-end gives the region it has or a fresh one: the ring begins anew.
 TEST_P(PackedRings, BeginAnewWhenTheGuestResetsItsDevice) {
-  BlkClient::Options with = options();
-  with.forgets_places = true;
-  start(with);
+  start(packed_and_lost());
   for (int round = 0; round < 3; ++round) {
     expect_serves(queue(), 64 + 1024 * static_cast<std::uint64_t>(round));
     (void)client_->stop_ring(0);
@@ -246,7 +147,7 @@ TEST_P(PackedRings, BeginAnewWhenTheGuestResetsItsDevice) {
 
 // Whoever writes into the ring's pages, guest or device: they are marked.
 TEST_P(PackedRings, EveryPageThatIsWrittenIsInTheMigrationsLog) {
-  start();
+  start(packed());
   fakes::DirtyLog log(client_->memory(), 4096 + 13);
   client_->set_log(log);
   client_->log_writes(true);

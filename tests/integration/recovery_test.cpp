@@ -14,7 +14,7 @@
 
 #include "tests/fakes/hijack.h"
 #include "tests/fakes/process.h"
-#include "tests/integration/host.h"
+#include "tests/integration/recovery_stories.h"
 #include "tests/integration/verified_load.h"
 
 namespace integration {
@@ -25,23 +25,8 @@ using fakes::VhostRequest;
 using testing::IsEmpty;
 using testing::Not;
 
-class Recovery : public EngineTest {
+class Recovery : public RecoveryStories {
  protected:
-  void start(const BlkClient::Options& options = {}, const Disk& disk = {}) {
-    host_.serve(disk);
-    client_ = host_.connect(options);
-  }
-  fakes::BlkQueueDriver& queue(std::uint32_t index = 0) { return client_->queue(index); }
-  std::vector<pid_t> workers_of(std::uint32_t queue) {
-    return host_.broker().children_named("vda/" + std::to_string(queue));
-  }
-  // Kills the worker of this queue, and waits until nothing of it is left.
-  void kill_worker(std::uint32_t queue) {
-    const std::vector<pid_t> victims = workers_of(queue);
-    ASSERT_EQ(victims.size(), 1U);
-    ASSERT_EQ(::kill(victims[0], SIGKILL), 0);
-    ASSERT_TRUE(fakes::wait_gone(victims[0]));
-  }
   // It sleeps, so that it stands right behind a system call.
   void hijack_worker(std::uint32_t queue) {
     const std::vector<pid_t> victims = workers_of(queue);
@@ -49,13 +34,6 @@ class Recovery : public EngineTest {
     fakes::make_it_call(victims[0], SYS_getppid);
     ASSERT_TRUE(fakes::wait_gone(victims[0]));
   }
-  void reconnect() {
-    for (int attempt = 0; attempt < 50; ++attempt) {
-      if (client_->reconnect(host_.socket())) return;
-    }
-    FAIL() << "no connection was served";
-  }
-  std::unique_ptr<BlkClient> client_;
 };
 BULKHEAD_FOR_BOTH_ENGINES(Recovery);
 class RecoveryOnDisk : public Recovery {};
@@ -64,29 +42,11 @@ BULKHEAD_FOR_ALL_SETTINGS(RecoveryOnDisk);
 // --- workers ------------------------------------------------------------------------------------
 
 TEST_P(RecoveryOnDisk, WorkerAfterWorkerDiesAndTheGuestNoticesNothing) {
-  start({.queues = 2});
-  VerifiedLoad load(queue(0), {.depth = 8});
-  VerifiedLoad other(queue(1), {.first_sector = 4096});
-  for (int death = 0; death < 6; ++death) {
-    load.expect_progress(30);
-    kill_worker(0);
-  }
-  load.expect_progress(50);
-  other.expect_progress();
-  load.stop();
-  other.stop();
-  EXPECT_FALSE(queue(0).error_signalled_now());
+  workers_die_and_the_guest_notices_nothing({.queues = 2});
 }
 
 TEST_P(RecoveryOnDisk, SameWithAFrontEndThatKnowsNoInflightTracking) {
-  start({.protocol_features = ~fakes::kProtocolInflight});
-  VerifiedLoad load(queue(0), {.depth = 8});
-  for (int death = 0; death < 4; ++death) {
-    load.expect_progress(30);
-    kill_worker(0);
-  }
-  load.expect_progress(50);
-  load.stop();
+  workers_die_under_a_front_end_without_tracking({});
 }
 
 TEST_P(Recovery, CrashIsSurvivedLikeAKill) {
@@ -107,19 +67,7 @@ TEST_P(Recovery, CrashIsSurvivedLikeAKill) {
 }
 
 TEST_P(Recovery, StoppedRingHasNothingInFlightEvenIfItsWorkerWasJustKilled) {
-  start();
-  VerifiedLoad load(queue(0), {.depth = 8});
-  for (int round = 0; round < 5; ++round) {
-    load.expect_progress(20);
-    const std::vector<pid_t> victims = workers_of(0);
-    ASSERT_EQ(victims.size(), 1U);
-    ASSERT_EQ(::kill(victims[0], SIGKILL), 0);
-    const std::uint32_t base = client_->stop_ring(0);
-    EXPECT_EQ(base, queue(0).driver().used_idx());
-    client_->restart_ring(0, static_cast<std::uint16_t>(base));
-  }
-  load.expect_progress(20);
-  load.stop();
+  ring_is_stopped_when_its_worker_was_just_killed({});
 }
 
 TEST_P(Recovery, CrashLoopEndsInABrokenRingAndOthersGoOn) {
@@ -192,66 +140,21 @@ TEST_P(Recovery, SessionDiesUnderAFrontEndThatKnowsNoInflightTracking) {
 }
 
 TEST_P(RecoveryOnDisk, SessionAndWorkersDieTogetherAndNothingIsLost) {
-  start({.queues = 2});
-  VerifiedLoad load(queue(0), {.depth = 8});
-  VerifiedLoad other(queue(1), {.first_sector = 4096, .depth = 8});
-  for (int death = 0; death < 4; ++death) {
-    load.expect_progress(30);
-    other.expect_progress(10);
-    std::vector<pid_t> victims = host_.workers();
-    victims.push_back(host_.sessions().at(0));
-    for (const pid_t pid : victims) (void)::kill(pid, SIGKILL);
-    ASSERT_TRUE(client_->vhost().hung_up());
-    reconnect();
-  }
-  load.expect_progress(30);
-  load.stop();
-  other.stop();
+  sessions_and_workers_die({.queues = 2}, false);
 }
 
 TEST_P(Recovery, BrokerAndAllItsChildrenAreKilledAndTheNextBrokerGoesOn) {
-  start({.queues = 2});
-  VerifiedLoad load(queue(0), {.depth = 8});
-  load.expect_progress(30);
-  const std::vector<pid_t> tree = fakes::tree_of(host_.broker().pid());
-  for (const pid_t pid : tree) EXPECT_EQ(::kill(pid, SIGKILL), 0);
-  (void)host_.broker().wait_exit();
-  for (const pid_t pid : tree) EXPECT_TRUE(fakes::wait_gone(pid));
-  host_.serve({.file = host_.image()});
-  reconnect();
-  load.expect_progress(30);
-  load.stop();
+  broker_and_its_children_are_killed({.queues = 2});
 }
 
 // --- what changes under load --------------------------------------------------------------------
 
 TEST_P(Recovery, CallEventfdsAreSwappedHundredsOfTimesWhileWorkersDie) {
-  start();
-  VerifiedLoad load(queue(0), {.depth = 8});
-  for (int swap = 0; swap < 300; ++swap) {
-    client_->vhost().set_vring_fd(VhostRequest::kSetVringCall, 0, queue(0).doorbell().replace());
-    if (swap % 40 == 39) {
-      for (const pid_t pid : workers_of(0)) (void)::kill(pid, SIGKILL);
-    }
-  }
-  load.expect_progress();
-  load.stop();
+  calls_are_swapped_while_workers_die({}, 300);
 }
 
 TEST_P(Recovery, RingsArePausedAndMemoryChangesWhileWorkersDie) {
-  start();
-  VerifiedLoad load(queue(0), {.depth = 8});
-  for (int round = 0; round < 20; ++round) {
-    if (round % 3 == 0) {
-      for (const pid_t pid : workers_of(0)) (void)::kill(pid, SIGKILL);
-    }
-    client_->enable(0, false);
-    client_->enable(0, true);
-    client_->vhost().add_mem_reg({1ULL << 40, 1 << 20, 1ULL << 50, 0}, client_->memory().file(2));
-    client_->vhost().rem_mem_reg({1ULL << 40, 1 << 20, 1ULL << 50, 0});
-    load.expect_progress(10);
-  }
-  load.stop();
+  rings_pause_and_memory_changes_while_workers_die({}, 20);
 }
 
 // --- hostile in-flight files --------------------------------------------------------------------
