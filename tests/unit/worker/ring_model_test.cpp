@@ -4,6 +4,7 @@
 // each step what the device says, and what the driver sees in the used ring, must be the same.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
@@ -14,6 +15,7 @@
 
 #include "policy/sanitizer.h"
 #include "tests/fakes/guest_driver.h"
+#include "tests/unit/worker/histories.h"
 #include "worker/ring.h"
 
 namespace {
@@ -293,44 +295,19 @@ class Game {
 
 class EveryHistory : public testing::TestWithParam<Shape> {
  protected:
-  static constexpr int kLength = policy::kSanitizerBuild ? 5 : 6;
+  static constexpr std::size_t kLength = policy::kSanitizerBuild ? 5 : 6;
 
   void play_all() {
-    std::vector<Step> steps = GetParam().before;
-    extend(steps);
-    EXPECT_GT(histories_, 1000U);
+    Histories<Step, kSteps> histories(kNames, [this](const std::vector<Step>& steps) {
+      Game game(ram_, driver_, GetParam());
+      return std::ranges::all_of(steps, [&game](Step step) { return game.play(step); });
+    });
+    histories.play_all(GetParam().before, kLength);
   }
 
  private:
-  // Plays `steps` from the start; where they went well to the end, every longer one.
-  void extend(std::vector<Step>& steps) {
-    Game game(ram_, driver_, GetParam());
-    for (const Step step : steps) {
-      if (!game.play(step)) return;
-    }
-    ++histories_;
-    if (HasFailure()) {
-      ADD_FAILURE() << "after: " << words(steps);
-      return;
-    }
-    if (steps.size() == GetParam().before.size() + kLength) return;
-    for (std::size_t next = 0; next < kSteps && !HasFailure(); ++next) {
-      steps.push_back(static_cast<Step>(next));
-      extend(steps);
-      steps.pop_back();
-    }
-  }
-  static std::string words(const std::vector<Step>& steps) {
-    std::string text;
-    for (const Step step : steps) {
-      text += std::string(kNames.at(static_cast<std::size_t>(step))) + ", ";
-    }
-    return text;
-  }
-
   fakes::GuestRam ram_{1U << 16};
   GuestDriver driver_{ram_, {.queue_size = GetParam().size, .event_idx = GetParam().event_idx}};
-  std::uint64_t histories_ = 0;
 };
 
 TEST_P(EveryHistory, IsWhatTheSpecificationSays) { play_all(); }
