@@ -137,9 +137,9 @@ void unlock(common::FdRef file) {
 
 std::uint64_t blk_features(const Disk& disk, const DeviceConfig& config) {
   std::uint64_t bits = common::kFeatureVersion1 | common::kFeatureIndirectDesc |
-                       common::kFeatureEventIdx | common::kFeatureRingPacked |
-                       blk::kFeatureSizeMax | blk::kFeatureSegMax | blk::kFeatureBlkSize |
-                       blk::kFeatureFlush | blk::kFeatureTopology;
+                       common::kFeatureEventIdx | blk::kFeatureSizeMax | blk::kFeatureSegMax |
+                       blk::kFeatureBlkSize | blk::kFeatureFlush | blk::kFeatureTopology;
+  if (config.packed_rings) bits |= common::kFeatureRingPacked;
   if (disk.durable_writes) bits |= blk::kFeatureConfigWce;
   if (disk.read_only) bits |= blk::kFeatureReadOnly;
   if (queues_of(config) > 1) bits |= blk::kFeatureMq;

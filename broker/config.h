@@ -78,7 +78,9 @@ struct DeviceConfig {
   std::uint32_t memory_max_mib = 0;
   std::uint32_t cpu_max_percent = 0;      // Of one processor.
   std::optional<std::uint32_t> pids_max;  // Default: what its queues can need.
-  bool restart_after_violation = false;   // Of a worker that its system call filter killed.
+  // Off: what reads packed rings is out of a guest's reach, and split ones are served faster.
+  bool packed_rings = false;
+  bool restart_after_violation = false;  // Of a worker that its system call filter killed.
 
   DeviceLimits limits;      // What its guest may use each second.
   std::string limit_group;  // Whose limits hold as well: a GroupConfig's name, or empty.

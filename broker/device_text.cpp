@@ -100,6 +100,7 @@ constexpr Row kRows[] = {
     {"mrg-rxbuf", on_off<&D::mrg_rxbuf>},
     {"num-queues", optional_number<&D::num_queues>},
     {"queue-size", optional_number<&D::queue_size>},
+    {"packed-rings", on_off<&D::packed_rings>},
     {"engine", engine},
     {"poll-us", number<&D::poll_us>},
     {"name", text<&D::name>},

@@ -364,7 +364,8 @@ std::string errno_in_words(std::uint64_t os_errno) {
 // Features that users switch on in the VMM, and how to switch them off there.
 std::string feature_hint(std::uint64_t bits) {
   std::string hint;
-  if ((bits & common::kFeatureRingPacked) != 0) hint += "; packed rings: packed=off";
+  if ((bits & common::kFeatureRingPacked) != 0)
+    hint += "; packed rings: packed=off, or --packed-rings=on here";
   if ((bits & common::kFeatureAccessPlatform) != 0) hint += "; an IOMMU: iommu_platform=off";
   if ((bits & common::kFeatureLogAll) != 0) hint += "; live migration is not possible";
   return hint;

@@ -98,10 +98,11 @@ double count_of(const CounterTotals& totals, Counter counter) {
 }  // namespace
 
 std::uint64_t net_features(const Tap& tap, const DeviceConfig& config) {
-  std::uint64_t bits =
-      common::kFeatureVersion1 | common::kFeatureIndirectDesc | common::kFeatureEventIdx |
-      common::kFeatureRingPacked | common::kFeatureInOrder | net::kFeatureMac | net::kFeatureMtu |
-      net::kFeatureStatus | net::kFeatureGuestAnnounce | net::kFeatureCtrlVq | net::kFeatureCtrlRx;
+  std::uint64_t bits = common::kFeatureVersion1 | common::kFeatureIndirectDesc |
+                       common::kFeatureEventIdx | common::kFeatureInOrder | net::kFeatureMac |
+                       net::kFeatureMtu | net::kFeatureStatus | net::kFeatureGuestAnnounce |
+                       net::kFeatureCtrlVq | net::kFeatureCtrlRx;
+  if (config.packed_rings) bits |= common::kFeatureRingPacked;
   if (tap.queues.size() > 1) bits |= net::kFeatureMq;
   if (config.mrg_rxbuf) bits |= net::kFeatureMergeableBuffers;
   // A macvtap's address decides what its guest is sent, so it is not the guest's to change.

@@ -395,6 +395,8 @@ constexpr Setting kSettings[] = {
      "most virtqueues, of a network card most pairs of them, 1 to 64 [64]", set_num_queues},
     {"queue-size", Scope::kDevice, ValueKind::kNumber, "N",
      "most entries of a virtqueue: a power of two, 2 to 1024 [1024]", set_queue_size},
+    {"packed-rings", Scope::kDevice, ValueKind::kSwitch, "on|off",
+     "let the guest's driver choose packed rings [off]", set_switch<&DeviceConfig::packed_rings>},
     {"engine", Scope::kDevice, ValueKind::kText, "auto|io_uring|fallback",
      "how workers move data; auto: io_uring where the host has it [auto]", set_engine},
     {"poll-us", Scope::kDevice, ValueKind::kNumber, "N",

@@ -77,6 +77,7 @@ void fill_numbers(Filler& filler, const DeviceRecord& record) {
   filler.number_if_any("mtu", record.mtu);
   filler.number_if_any("num-queues", record.num_queues);
   filler.number_if_any("queue-size", record.queue_size);
+  filler.flag("packed-rings", record.packed_rings);
   filler.number_if_any("uid", record.uid);
   filler.flag("offload-csum", record.offload_csum);
   filler.flag("offload-tso", record.offload_tso);
@@ -102,7 +103,6 @@ void fill_lists(Filler& filler, const DeviceRecord& record) {
     uids += (i == 0 ? "" : ",") + std::to_string(record.allow_uids[i]);
   }
   if (!uids.empty()) filler.set("allow-uid", uids);
-  if (record.unused != 0) return filler.refuse("limit", "is of another version");
   if (record.has_mac > 1 || record.mac[6] != 0 || record.mac[7] != 0) {
     return filler.refuse("mac", "is none");
   }
@@ -146,6 +146,7 @@ DeviceRecord record_of(const DeviceConfig& device) {
   record.mtu = device.mtu.value_or(0);
   record.num_queues = device.num_queues.value_or(0);
   record.queue_size = device.queue_size.value_or(0);
+  record.packed_rings = device.packed_rings ? 1 : 0;
   record.uid = device.uid.value_or(0);
   record.offload_csum = device.offload_csum ? 1 : 0;
   record.offload_tso = device.offload_tso ? 1 : 0;

@@ -44,7 +44,7 @@ struct DeviceRecord {
   std::uint32_t socket_fds = 0;
   std::uint32_t tap_fds = 0;
   std::uint32_t has_mac = 0;
-  std::uint32_t unused = 0;
+  std::uint32_t packed_rings = 0;
   RateRecord limits;
   std::array<std::uint32_t, 64> allow_uids{};
   std::array<std::uint8_t, 8> mac{};  // The last two are zeros.

@@ -321,6 +321,7 @@ std::unique_ptr<fakes::BrokerProcess> Chaos::run_broker(bool takeover, Image ima
       "--engine=" + plan_.engine,
       std::string("--direct=") + (plan_.direct ? "on" : "off"),
       std::string("--lock=") + (image == Image::kOurs ? "on" : "off")};
+  if (plan_.packed) arguments.emplace_back("--packed-rings=on");
   if (takeover) arguments.insert(arguments.begin(), "takeover");
   return std::make_unique<fakes::BrokerProcess>(
       fakes::BrokerProcess::Setup{.program = plan_.program, .arguments = arguments});

@@ -111,7 +111,7 @@ TEST_P(PackedRings, AnotherBrokerTakesOverAndItsWorkersGoOn) {
   load.expect_progress(30);
   const std::vector<pid_t> adopted = workers_of(0);
   ASSERT_EQ(adopted.size(), 1U);
-  host_.take_over({.file = host_.image()});
+  host_.take_over(same_disk());
   load.expect_progress(30);
   ASSERT_EQ(::kill(adopted[0], SIGKILL), 0);
   ASSERT_TRUE(fakes::wait_gone(adopted[0]));
@@ -189,7 +189,7 @@ class PackedCards : public NetTest {
 BULKHEAD_FOR_BOTH_ENGINES(PackedCards);
 
 TEST_P(PackedCards, SendReceiveAndTakeCommands) {
-  start(packed());
+  start(packed(), {.options = {"--packed-rings=on"}});
   // More often than the rings are long.
   for (std::uint32_t seed = 0; seed < 300; ++seed) {
     expect_sends(0, seed);
@@ -203,7 +203,7 @@ TEST_P(PackedCards, SendReceiveAndTakeCommands) {
 }
 
 TEST_P(PackedCards, GoOnWhereAWorkerDied) {
-  start(packed());
+  start(packed(), {.options = {"--packed-rings=on"}});
   PacketFlow flow(client(), port(), {.may_lose = true});
   for (int death = 0; death < 3; ++death) {
     flow.expect_progress();

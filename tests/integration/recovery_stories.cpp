@@ -13,9 +13,14 @@ namespace integration {
 using fakes::VhostRequest;
 
 void RecoveryStories::start(const Options& options, const Disk& disk) {
-  host_.serve(disk);
+  Disk served = disk;
+  if (options.shape.packed) served.options.emplace_back("--packed-rings=on");
+  options_ = served.options;
+  host_.serve(served);
   client_ = host_.connect(options);
 }
+
+Disk RecoveryStories::same_disk() const { return {.options = options_, .file = host_.image()}; }
 
 std::vector<pid_t> RecoveryStories::workers_of(std::uint32_t queue) {
   return host_.broker().children_named("vda/" + std::to_string(queue));
@@ -107,7 +112,7 @@ void RecoveryStories::broker_and_its_children_are_killed(const Options& with) {
   for (const pid_t pid : tree) EXPECT_EQ(::kill(pid, SIGKILL), 0);
   (void)host_.broker().wait_exit();
   for (const pid_t pid : tree) EXPECT_TRUE(fakes::wait_gone(pid));
-  host_.serve({.file = host_.image()});
+  host_.serve(same_disk());
   reconnect();
   load.expect_progress(30);
   load.stop();

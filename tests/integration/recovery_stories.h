@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "tests/fakes/blk_client.h"
@@ -25,6 +26,8 @@ class RecoveryStories : public EngineTest {
   // Kills the worker of this queue, and waits until nothing of it is left.
   void kill_worker(std::uint32_t queue);
   void reconnect();
+  // What another broker is to serve.
+  [[nodiscard]] Disk same_disk() const;
 
   // --- each a whole test, from start() on
   void workers_die_and_the_guest_notices_nothing(const Options& with);  // Of two queues.
@@ -37,6 +40,7 @@ class RecoveryStories : public EngineTest {
   void rings_pause_and_memory_changes_while_workers_die(const Options& with, int times);
 
   std::unique_ptr<fakes::BlkClient> client_;
+  std::vector<std::string> options_;  // The disk's.
 };
 
 }  // namespace integration

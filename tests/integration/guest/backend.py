@@ -39,7 +39,7 @@ class Device:
             "blk_file": str(self.image), "num_queues": self.queues,
             "block_size": self.block_size, "read_only": self.read_only,
             "direct": self.direct, "engine": self.engine, "serial": f"serial-{self.name}",
-            "lock": self.lock,
+            "lock": self.lock, "packed_rings": True,
         }
         return table_of(rows)
 
@@ -68,7 +68,7 @@ class Card:
     def table(self, sock: Path) -> str:
         rows = {
             "name": self.name, "type": "net", "socket_path": str(sock), "tap_name": self.tap,
-            "num_queues": self.pairs, "engine": self.engine,
+            "num_queues": self.pairs, "engine": self.engine, "packed_rings": True,
         }
         return table_of(rows)
 

@@ -130,6 +130,13 @@ TEST_F(BlkConfigTest, OnlyTheCacheModeMayBeWritten) {
 
 // 5.2.3 and chapter 6: bits 1 2 6 9 10 11 12 13 14 28 29 32.
 TEST_F(BlkConfigTest, OffersTheseFeatures) {
+  EXPECT_EQ(blk_features(disk_, config_), 0x1'3000'7e46ULL);
+}
+
+// A front-end that acknowledges whatever is offered must not find itself with rings that it does
+// not know.
+TEST_F(BlkConfigTest, OffersPackedRingsWhereTheOperatorWantsThem) {
+  config_.packed_rings = true;
   EXPECT_EQ(blk_features(disk_, config_), 0x5'3000'7e46ULL);
 }
 

@@ -34,6 +34,7 @@ inline DeviceConfig full_disk() {
   device.lock = false;
   device.num_queues = 4;
   device.queue_size = 128;
+  device.packed_rings = true;
   device.engine = EngineChoice::kFallback;
   device.poll_us = 20;
   device.restart_after_violation = true;

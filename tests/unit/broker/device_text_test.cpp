@@ -57,6 +57,7 @@ TEST(DeviceText, KnowsEverySetting) {
   device.engine = EngineChoice::kIoUring;
   device.poll_us = 1;
   device.restart_after_violation = true;
+  device.packed_rings = true;
   device.tenant = device.vm_name = device.limit_group = "t";
   device.limits.at(common::Rate::kReadOperations) = {1000, 10};
   device.vm_uuid = "u";

@@ -54,6 +54,12 @@ TEST_F(NetConfigTest, OffersWhatEveryCardHas) {
   EXPECT_EQ(features() & kAlways, kAlways);
 }
 
+TEST_F(NetConfigTest, OffersPackedRingsWhereTheOperatorWantsThem) {
+  EXPECT_EQ(features() & common::kFeatureRingPacked, 0U);
+  config_.packed_rings = true;
+  EXPECT_EQ(features() & common::kFeatureRingPacked, common::kFeatureRingPacked);
+}
+
 TEST_F(NetConfigTest, OffersEveryOffloadOfTheKernel) {
   constexpr std::uint64_t kAll = net::kFeatureCsum | net::kFeatureGuestCsum |
                                  net::kFeatureCtrlGuestOffloads | kTcpBits | kUsoBits | kUfoBits;
