@@ -179,7 +179,9 @@ TEST_F(PackedChain, FetchesEachFieldOfADescriptorOnce) {
   EXPECT_EQ(of_ring.accesses(0), 1U);
   EXPECT_EQ(of_ring.accesses(8), 1U);
   EXPECT_EQ(of_ring.accesses(common::kPackedDescIdOffset), 1U);
+#ifndef __SANITIZE_THREAD__  // Whose run-time loads twice to acquire once.
   EXPECT_EQ(of_ring.accesses(common::kPackedDescFlagsOffset), 1U);
+#endif
   const std::uint32_t after_peek = of_ring.total();
   ASSERT_TRUE(reader.read(served.head(), chain));
   EXPECT_EQ(of_ring.total(), after_peek);
