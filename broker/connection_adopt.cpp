@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "broker/connection.h"
+#include "broker/death_log.h"
 #include "broker/text.h"
 #include "common/ipc/channel.h"
 
@@ -183,15 +184,9 @@ void Connection::judge(std::uint32_t queue, pid_t pid, const Death& death) {
   // Not destroyed here: this is called from its own handler.
   services_.loop.post(
       [done = std::make_shared<decltype(post_mortems_)::node_type>(post_mortems_.extract(pid))] {});
-  explain_death(death, pid, services_.audit,
-                [&log = log_, violation = death.by_seccomp(),
-                 process = audit::Process{audit::Role::kWorker, pid, queue},
-                 worker = "worker " + facts_.name + "/" + std::to_string(queue) + " ",
-                 who = " (pid " + std::to_string(pid) + ")"](const std::string& words) {
-                  log.error(worker + words + who);
-                  if (!violation) return;
-                  log.record(audit::process_refused(audit::Kind::kPolicyViolation, process, words));
-                });
+  log_death(log_, {audit::Role::kWorker, pid, queue}, death, services_.audit,
+            "worker " + facts_.name + "/" + std::to_string(queue),
+            " (pid " + std::to_string(pid) + ")");
   if (death.by_seccomp() && !facts_.restart_after_violation) forbid(queue, kForbidTries);
 }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "broker/connection.h"
+#include "broker/death_log.h"
 #include "broker/event_text.h"
 #include "policy/jail.h"
 
@@ -69,13 +70,7 @@ void Connection::log_session_end(const Death& death) {
   if (left_with(death, ipc::SessionExit::kHostFault)) {
     return log_.error("connection of " + who + " ended: its session could not be set up");
   }
-  explain_death(death, session_.child.pid, services_.audit,
-                [&log = log_, who, violation = death.by_seccomp(),
-                 process = session_process()](const std::string& words) {
-                  log.error("session of " + who + " " + words);
-                  if (!violation) return;
-                  log.record(audit::process_refused(audit::Kind::kPolicyViolation, process, words));
-                });
+  log_death(log_, session_process(), death, services_.audit, "session of " + who);
 }
 
 }  // namespace broker

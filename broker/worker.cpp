@@ -7,6 +7,7 @@
 #include <csignal>
 #include <utility>
 
+#include "broker/death_log.h"
 #include "broker/event_text.h"
 #include "broker/host.h"
 #include "broker/text.h"
@@ -323,13 +324,7 @@ void Worker::log_end(const Death& death) {
     return log_.warn(worker + " ended: " + fault_text() + who);
   }
   if (unexplained_) return log_.error(worker + " ended; how is not known yet" + who);
-  explain_death(death, pid(), services_.audit,
-                [&log = log_, worker, who, violation = death.by_seccomp(),
-                 process = process()](const std::string& words) {
-                  log.error(worker + " " + words + who);
-                  if (!violation) return;
-                  log.record(audit::process_refused(audit::Kind::kPolicyViolation, process, words));
-                });
+  log_death(log_, process(), death, services_.audit, worker, who);
 }
 
 void Worker::record_end(const Death& death) {
