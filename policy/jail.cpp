@@ -147,11 +147,6 @@ Result<void> drop_capabilities(StatusPage& page) noexcept {
   return {};
 }
 
-LayerResult take_mdwe() noexcept {
-  if (::prctl(kSetMdwe, kRefuseExecGain, 0, 0, 0) == 0) return outcome(State::kEnforced);
-  return outcome(State::kAbsent, errno);
-}
-
 LayerResult take_not_dumpable() noexcept {
   if (::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0) return outcome(State::kAbsent, errno);
   return outcome(::prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0 ? State::kEnforced : State::kAbsent);
@@ -276,6 +271,11 @@ int seal_object(dl_phdr_info* object, std::size_t, void* os_errno) {
 }
 
 }  // namespace
+
+LayerResult take_mdwe() noexcept {
+  if (::prctl(kSetMdwe, kRefuseExecGain, 0, 0, 0) == 0) return outcome(State::kEnforced);
+  return outcome(State::kAbsent, errno);
+}
 
 bool below_strict(const LayerResults& results, Layer& which) noexcept {
   for (std::size_t i = 0; i < results.size(); ++i) {

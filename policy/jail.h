@@ -58,4 +58,7 @@ void seal_mappings(common::StatusPage& page,
 // `which`.
 [[nodiscard]] bool below_strict(const common::LayerResults& results, common::Layer& which) noexcept;
 
+// No memory of this process is both writable and executable from now on, nor becomes executable.
+[[nodiscard]] common::LayerResult take_mdwe() noexcept;
+
 }  // namespace policy

@@ -26,10 +26,6 @@ using common::LayerResult;
 
 constexpr int kListener = static_cast<int>(policy::ExporterFd::kListener);
 
-// Newer than the headers of some build hosts.
-constexpr int kSetMdwe = 65;                  // PR_SET_MDWE, 6.3
-constexpr unsigned long kRefuseExecGain = 1;  // PR_MDWE_REFUSE_EXEC_GAIN
-
 auto without(std::string_view what, int os_errno) {
   return common::fail("it does not serve without " + std::string(what) + ": " +
                       errno_text(os_errno) +
@@ -48,6 +44,10 @@ void note(Lacking& lacking, common::Layer layer, int os_errno) {
   if (!lacking.layers.empty()) lacking.layers += ", ";
   lacking.layers += std::string(common::layer_name(layer)) + " (" + errno_text(os_errno) + ")";
   if (common::strict_requires(layer)) lacking.below_strict = true;
+}
+
+void note_absent(Lacking& lacking, common::Layer layer, const LayerResult& result) {
+  if (result.state == LayerResult::State::kAbsent) note(lacking, layer, result.os_errno);
 }
 
 // No process, no queue, no locked memory, no core; and no more descriptors than its list can name.
@@ -95,13 +95,10 @@ Answer<Lacking> give_up_privileges() {
 
   using common::Layer;
   Lacking lacking;
-  const LayerResult landlock = policy::deny_all_by_landlock();
-  if (landlock.state == LayerResult::State::kAbsent) {
-    note(lacking, Layer::kLandlock, landlock.os_errno);
-  }
+  note_absent(lacking, Layer::kLandlock, policy::deny_all_by_landlock());
   const auto limited = lower_limits();
   if (!limited) note(lacking, Layer::kRlimits, limited.error().os_errno);
-  if (::prctl(kSetMdwe, kRefuseExecGain, 0, 0, 0) != 0) note(lacking, Layer::kMdwe, errno);
+  note_absent(lacking, Layer::kMdwe, policy::take_mdwe());
   return lacking;
 }
 
