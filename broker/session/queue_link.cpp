@@ -102,8 +102,7 @@ bool QueueLink::send_ring(const Vring& ring, const std::optional<InflightRegion:
   message.avail_addr = setup_.avail.value;
   message.used_addr = setup_.used.value;
   message.features = setup_.features;
-  const bool packed = (setup_.features & common::kFeatureRingPacked) != 0;
-  message.next_avail = ring.next_avail(packed);
+  message.next_avail = ring.next_avail(setup_.packed());
   message.has_kick = ring.kick.valid() ? 1 : 0;
   message.has_call = ring.call.valid() ? 1 : 0;
   message.writable_config = setup_.writable_config;
@@ -116,7 +115,7 @@ bool QueueLink::send_ring(const Vring& ring, const std::optional<InflightRegion:
     message.inflight_offset = inflight->offset;
     message.inflight_entries = inflight->entries;
     // The front-end's file may know more than we do: another session may have died before us.
-    const bool outdated = ring.forgets_inflight || (packed && ring.base_is_newer);
+    const bool outdated = ring.forgets_inflight || (setup_.packed() && ring.base_is_newer);
     const bool resume = inflight->of_front_end ? !outdated : ring.unfinished;
     message.inflight_resume = resume ? 1 : 0;
     events[count++] = inflight->file;

@@ -71,7 +71,7 @@ std::uint32_t Vring::next_avail(bool packed) const noexcept {
 
 // Split ring: any 16 bits are an index that some worker could have reported.
 std::optional<std::uint32_t> RingSetup::base_from(std::uint32_t next_avail) const noexcept {
-  if ((features & common::kFeatureRingPacked) == 0) return next_avail & 0xffff;
+  if (!packed()) return next_avail & 0xffff;
   if (!common::packed_base_is_sane(common::unpack_vring_base(next_avail), size)) return {};
   return next_avail;
 }

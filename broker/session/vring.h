@@ -35,6 +35,9 @@ struct RingSetup {
   std::uint32_t log_generation = 0;  // likewise.
   bool operator==(const RingSetup&) const = default;
 
+  [[nodiscard]] bool packed() const noexcept {
+    return (features & common::kFeatureRingPacked) != 0;
+  }
   // What its worker says of how far it has got, which may be a hijacked one's word: a Vring's base,
   // or nothing where no worker of such a ring could have said it.
   [[nodiscard]] std::optional<std::uint32_t> base_from(std::uint32_t next_avail) const noexcept;

@@ -135,8 +135,7 @@ Outcome<void> Workers::step(std::uint32_t queue) noexcept {
 // An older broker has taken over, and its workers know nothing of packed rings: such a ring goes on
 // as long as its worker lives, and waits then for a broker that has others.
 bool Workers::workers_know(std::uint32_t queue, const RingSetup& setup) noexcept {
-  const bool packed = (setup.features & common::kFeatureRingPacked) != 0;
-  if (!packed || broker_speaks_ >= common::ipc::kIpcPackedRings) return true;
+  if (!setup.packed() || broker_speaks_ >= common::ipc::kIpcPackedRings) return true;
   if (!std::exchange(told_of_old_workers_, true))
     broker_.report(EventCode::kQueueNotStarted, queue);
   return false;
