@@ -144,6 +144,20 @@ static_assert(pack_vring_base({}) == kPackedBaseFresh &&
   return size - from.index + to.index;
 }
 
+// `count` descriptors further on, at most once round the ring.
+[[nodiscard]] constexpr PackedPlace packed_ahead(PackedPlace from, std::uint32_t count,
+                                                 std::uint32_t size) noexcept {
+  const std::uint32_t index = from.index + count;
+  if (index < size) return {static_cast<std::uint16_t>(index), from.wrap};
+  return {static_cast<std::uint16_t>(index - size), !from.wrap};
+}
+
+// 2.8.1: available in this round: AVAIL is the driver's wrap counter, USED is not.
+[[nodiscard]] constexpr bool packed_is_available(std::uint16_t flags, bool wrap) noexcept {
+  constexpr std::uint16_t kBoth = kPackedAvail | kPackedUsed;
+  return (flags & kBoth) == (wrap ? kPackedAvail : kPackedUsed);
+}
+
 // Whether a back-end can stand there in a ring of `size`: both places are in it, and what is in
 // flight is no more than it holds.
 [[nodiscard]] constexpr bool packed_base_is_sane(const PackedBase& base,

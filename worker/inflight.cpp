@@ -2,34 +2,15 @@
 
 #include <algorithm>
 
+#include "worker/inflight_fields.h"
+
 namespace worker {
 namespace {
 
 using common::inflight::DescState;
 using common::inflight::Header;
-using common::ipc::WorkerFault;
 
-// Which field is wrong: kInflightBroken's first number.
-enum class Field : std::uint64_t {
-  kFeatures = 0,
-  kVersion = 1,
-  kEntries = 2,
-  kUsedIndex = 3,
-  kBatchList = 4,
-  kFlag = 5,
-  kHead = 6,
-};
-
-auto broken(Field field, std::uint64_t value) noexcept {
-  return common::fail(
-      RingFault{WorkerFault::kInflightBroken, static_cast<std::uint64_t>(field), value});
-}
-
-// One fetch: the front-end may write at the same time.
-template <typename T>
-T load(const T& field) noexcept {
-  return __atomic_load_n(&field, __ATOMIC_RELAXED);
-}
+using Field = InflightField;
 
 }  // namespace
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "worker/inflight_fields.h"
+
 namespace worker {
 namespace {
 
@@ -13,35 +15,10 @@ using common::inflight::PackedDescState;
 using common::inflight::PackedHeader;
 using common::inflight::PackedHeads;
 using common::inflight::PackedUsed;
-using common::ipc::WorkerFault;
 
-// Which field is wrong: kInflightBroken's first number, beside those of inflight.cpp.
-enum class Field : std::uint64_t {
-  kFeatures = 0,
-  kVersion = 1,
-  kEntries = 2,
-  kUsedIndex = 3,
-  kFlag = 5,
-  kHead = 6,
-  kFreeList = 7,
-  kChain = 8,
-  kChainLength = 9,
-  kLast = 10,
-  kWrapCounter = 11,
-};
+using Field = InflightField;
 
-auto broken(Field field, std::uint64_t value) noexcept {
-  return common::fail(
-      RingFault{WorkerFault::kInflightBroken, static_cast<std::uint64_t>(field), value});
-}
-
-// One fetch: the front-end may write at the same time.
-template <typename T>
-T load(const T& field) noexcept {
-  return __atomic_load_n(&field, __ATOMIC_RELAXED);
-}
-
-// The same for a word of several fields: nobody who dies leaves half of them.
+// As load(), of a word of several fields: nobody who dies leaves half of them.
 template <typename T>
 T load_word(const T& word) noexcept {
   static_assert(sizeof(T) == sizeof(std::uint64_t));
@@ -57,18 +34,6 @@ void store_word(T& word, const T& value) noexcept {
   std::uint64_t bits = 0;
   std::memcpy(&bits, &value, sizeof(bits));
   __atomic_store_n(reinterpret_cast<std::uint64_t*>(&word), bits, __ATOMIC_RELAXED);
-}
-
-PackedPlace ahead(PackedPlace place, std::uint32_t count, std::uint32_t size) noexcept {
-  const std::uint32_t index = place.index + count;
-  if (index < size) return {static_cast<std::uint16_t>(index), place.wrap};
-  return {static_cast<std::uint16_t>(index - size), !place.wrap};
-}
-
-// virtio 1.2, 2.8.1: available in this round, that is, not shown as used yet.
-bool is_available(std::uint16_t flags, bool wrap) noexcept {
-  return ((flags & common::kPackedAvail) != 0) == wrap &&
-         ((flags & common::kPackedUsed) != 0) != wrap;
 }
 
 }  // namespace
@@ -112,7 +77,7 @@ common::Result<bool, RingFault> PackedInflight::begin(const common::GuestWindow&
             [](const Found& left, const Found& right) { return left.counter < right.counter; });
   // Wraps with a counter that only a hostile front-end can have written: then the order is its own.
   if (replay_end_ != 0) counter_ = replays_[replay_end_ - 1U].counter + 1;
-  base_ = {ahead(used_, copied_, queue_size_), used_};
+  base_ = {common::packed_ahead(used_, copied_, queue_size_), used_};
   return true;
 }
 
@@ -150,7 +115,7 @@ common::Result<void, RingFault> PackedInflight::read_heads(
   if (used_ != old_used_) {
     const std::uint64_t place = std::uint64_t{old_used_.index} * sizeof(WirePackedDesc);
     const std::uint16_t flags = ring.load16(place + common::kPackedDescFlagsOffset);
-    shown = !is_available(flags, old_used_.wrap);
+    shown = !common::packed_is_available(flags, old_used_.wrap);
   }
   if (shown) {
     old_free_head_ = free_head_;
@@ -272,7 +237,7 @@ void PackedInflight::list_batch() noexcept {
     const Entry& chain = chains_[entry];
     states_[chain.last].next = chains_[chain.last].next = free_head_;
     free_head_ = entry;
-    used_ = ahead(used_, chain.count, queue_size_);
+    used_ = common::packed_ahead(used_, chain.count, queue_size_);
     free_count_ = static_cast<std::uint16_t>(free_count_ + chain.count);
   }
   barrier();

@@ -8,8 +8,6 @@
 #include "worker/ring_parts.h"
 
 namespace worker {
-namespace {
-
 using common::GuestAddr;
 using common::GuestWindow;
 using common::Le16;
@@ -19,15 +17,6 @@ using common::PackedBase;
 using common::PackedPlace;
 using common::WirePackedDesc;
 using common::ipc::WorkerFault;
-
-// The geometry of the in-flight region is the session's word.
-bool inflight_is_sane(const common::ipc::RingStart& start, std::span<std::byte> inflight) noexcept {
-  return inflight.empty() ||
-         (start.inflight_entries >= start.queue_size && start.inflight_entries <= UINT16_MAX &&
-          inflight.size() >= common::inflight::packed_queue_bytes(start.inflight_entries));
-}
-
-}  // namespace
 
 PackedRing::PackedRing(std::uint16_t size, bool event_idx, const PackedBase& base)
     : size_(size),
@@ -48,7 +37,8 @@ common::Result<PackedRing, RingFault> PackedRing::create(const common::GuestMemo
                                                          std::span<std::byte> log) noexcept {
   const PackedBase base = common::unpack_vring_base(start.next_avail);
   if (start.queue_size == 0 || start.queue_size > common::kQueueSizeMax ||
-      !common::packed_base_is_sane(base, start.queue_size) || !inflight_is_sane(start, inflight)) {
+      !common::packed_base_is_sane(base, start.queue_size) ||
+      !inflight_is_sane(start, inflight, common::inflight::packed_queue_bytes)) {
     return common::fail(RingFault{WorkerFault::kBadMessage, start.kind, sizeof(start)});
   }
   const auto size = static_cast<std::uint16_t>(start.queue_size);
@@ -120,7 +110,7 @@ PackedRing::Peek PackedRing::peek() noexcept {
   // All of the ring is ours: nothing can be available, whatever it says.
   if (free_ == 0) return Peek::kEmpty;
   const std::uint16_t flags = load_flags(next_avail_.index);
-  if (!is_available(flags, next_avail_.wrap)) return Peek::kEmpty;
+  if (!common::packed_is_available(flags, next_avail_.wrap)) return Peek::kEmpty;
   return fetch_chain(flags);
 }
 
@@ -145,7 +135,7 @@ PackedRing::Peek PackedRing::fetch_chain(std::uint16_t flags) noexcept {
     at = after(at, 1);
     flags = load_flags(at.index);
     // 2.8.17: the first becomes available after all the others.
-    if (!is_available(flags, at.wrap)) [[unlikely]]
+    if (!common::packed_is_available(flags, at.wrap)) [[unlikely]]
       return refuse({WorkerFault::kChainNotAvailable, at.index, flags});
     copies_[count++] = fetch(at.index, flags);
   }
@@ -170,7 +160,7 @@ void PackedRing::look_ahead() noexcept {
   PackedPlace at = after(next_avail_, seen_descriptors_);
   for (; seen_descriptors_ < free_; ++seen_descriptors_) {
     const std::uint16_t flags = load_flags(at.index);
-    if (!is_available(flags, at.wrap)) return;
+    if (!common::packed_is_available(flags, at.wrap)) return;
     if ((flags & common::kDescNext) == 0) ++seen_chains_;
     at = after(at, 1);
   }

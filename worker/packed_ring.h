@@ -123,20 +123,13 @@ class PackedRing {
   [[nodiscard]] std::uint16_t load_flags(std::uint16_t index) const noexcept {
     return ring_.load16_acquire(offset_of(index) + common::kPackedDescFlagsOffset);
   }
-  // 2.8.1: AVAIL is the driver's wrap counter, USED is not.
-  [[nodiscard]] static bool is_available(std::uint16_t flags, bool wrap) noexcept {
-    constexpr std::uint16_t kBoth = common::kPackedAvail | common::kPackedUsed;
-    return (flags & kBoth) == (wrap ? common::kPackedAvail : common::kPackedUsed);
-  }
   [[nodiscard]] bool is_available(common::PackedPlace at) const noexcept {
-    return is_available(load_flags(at.index), at.wrap);
+    return common::packed_is_available(load_flags(at.index), at.wrap);
   }
   // `count` is at most the ring's size.
   [[nodiscard]] common::PackedPlace after(common::PackedPlace at,
                                           std::uint32_t count) const noexcept {
-    const std::uint32_t index = at.index + count;
-    if (index < size_) return {static_cast<std::uint16_t>(index), at.wrap};
-    return {static_cast<std::uint16_t>(index - size_), !at.wrap};
+    return common::packed_ahead(at, count, size_);
   }
   [[nodiscard]] common::PackedPlace before(common::PackedPlace at,
                                            std::uint32_t count) const noexcept {

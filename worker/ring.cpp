@@ -19,12 +19,6 @@ constexpr std::uint64_t avail_event_offset(std::uint16_t size) noexcept {
   return common::kUsedRingOffset + std::uint64_t{size} * sizeof(common::WireUsedElem);
 }
 
-bool inflight_is_sane(const common::ipc::RingStart& start, std::span<std::byte> inflight) noexcept {
-  return inflight.empty() ||
-         (start.inflight_entries >= start.queue_size && start.inflight_entries <= UINT16_MAX &&
-          inflight.size() >= common::inflight::queue_bytes(start.inflight_entries));
-}
-
 }  // namespace
 
 common::Result<SplitRing, RingFault> SplitRing::create(const common::GuestMemory& memory,
@@ -33,7 +27,8 @@ common::Result<SplitRing, RingFault> SplitRing::create(const common::GuestMemory
                                                        std::span<std::byte> log) noexcept {
   // 2.7: the queue size is a power of two.
   if (!common::is_power_of_two(start.queue_size) || start.queue_size > common::kQueueSizeMax ||
-      start.next_avail > 0xffff || !inflight_is_sane(start, inflight)) {
+      start.next_avail > 0xffff ||
+      !inflight_is_sane(start, inflight, common::inflight::queue_bytes)) {
     return common::fail(RingFault{WorkerFault::kBadMessage, start.kind, sizeof(start)});
   }
   const auto size = static_cast<std::uint16_t>(start.queue_size);

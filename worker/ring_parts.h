@@ -1,10 +1,13 @@
 // worker/ring_parts.h: what both kinds of ring need of guest memory and of the CPU.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "common/addresses.h"
 #include "common/guest_memory.h"
+#include "common/ipc/worker_messages.h"
 #include "common/result.h"
 #include "worker/ring_fault.h"
 
@@ -27,6 +30,16 @@ enum class RingPart : std::uint64_t { kDesc = 0, kAvail = 1, kUsed = 2 };
         RingFault{common::ipc::WorkerFault::kRingUnmapped, static_cast<std::uint64_t>(part), addr});
   }
   return *window;
+}
+
+// The geometry of the in-flight region is the session's word. `bytes_for`: what a region of so many
+// entries has.
+[[nodiscard]] inline bool inflight_is_sane(const common::ipc::RingStart& start,
+                                           std::span<const std::byte> inflight,
+                                           std::uint64_t (*bytes_for)(std::uint64_t)) noexcept {
+  return inflight.empty() ||
+         (start.inflight_entries >= start.queue_size && start.inflight_entries <= UINT16_MAX &&
+          inflight.size() >= bytes_for(start.inflight_entries));
 }
 
 }  // namespace worker
