@@ -397,6 +397,7 @@ void Broker::say_alive(std::chrono::microseconds interval) {
 // The devices of an earlier broker's operators may be among what it has left.
 Answer<void> Broker::find_inheritance() {
   std::vector<std::string> names;
+  names.reserve(config_.devices.size() + kept_devices_.devices.size());
   for (const DeviceConfig& device : config_.devices) names.push_back(device.name);
   for (const DeviceConfig& device : kept_devices_.devices) names.push_back(device.name);
   TRY_LET(inheritance_, Inheritance::find(config_, std::move(names)));

@@ -70,9 +70,9 @@ class Errors {
                       " more");
         break;
       }
-      const std::string position =
-          line == 0 ? "" : ":" + std::to_string(line) + ":" + std::to_string(column);
-      out.push_back(files_[file] + position + ": " + text);
+      std::string said = files_[file];
+      if (line != 0) said.append(":").append(std::to_string(line) + ":" + std::to_string(column));
+      out.push_back(said.append(": ").append(text));
     }
     return out;
   }

@@ -57,7 +57,7 @@ class DeviceHooks {
   virtual ~DeviceHooks() = default;
 
   // Once, before any other.
-  [[nodiscard]] virtual common::Result<void> opens(World world) {
+  [[nodiscard]] virtual common::Result<void> opens(World&& world) {
     (void)world;
     return {};
   }

@@ -290,7 +290,8 @@ void Fleet::replace(DeviceConfig config, Origin origin, bool force, Done done) {
   auto before = std::make_shared<DeviceConfig>(*old->config);
   auto after = std::make_shared<DeviceConfig>(std::move(config));
   const Origin origin_before = old->origin;
-  remove(name, force, [this, before, after, origin, origin_before, done](Answer<void> removed) {
+  auto then = [this, before, after, origin, origin_before,
+               done = std::move(done)](Answer<void> removed) {
     if (!removed) return done(std::move(removed));
     Answer<void> added = add(*after, origin);
     if (added || !can_start_again(*before)) return done(std::move(added));
@@ -298,7 +299,8 @@ void Fleet::replace(DeviceConfig config, Origin origin, bool force, Done done) {
     done(common::fail(added.error() +
                       (again ? "; it is served as before"
                              : "; and it cannot be served as before any more: " + again.error())));
-  });
+  };
+  remove(name, force, std::move(then));
 }
 
 void Fleet::change_live(const DeviceConfig& config, Origin origin) {

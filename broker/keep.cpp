@@ -58,6 +58,7 @@ Answer<Fd> connect_to_keeper(const std::string& path) {
 
 std::vector<Fd> take_all(ipc::FdList& list) {
   std::vector<Fd> fds;
+  fds.reserve(list.size());
   for (std::size_t i = 0; i < list.size(); ++i) fds.push_back(list.take(i));
   return fds;
 }
@@ -262,8 +263,9 @@ void Keep::on_lost() {
   if (again) {
     remove_socket(door_);
     auto door = listen_for_brokers(path);
-    if (door) door_ = *std::move(door);
-    again = door && start_keeper();
+    again = door.has_value();
+    if (again) door_ = *std::move(door);
+    again = again && start_keeper();
   }
   if (again && complete_) complete();
   given_up_ = !again;

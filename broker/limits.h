@@ -35,7 +35,7 @@ struct DeviceLimits {
 };
 
 // Less would make a guest take its disk for dead: its kernel complains of requests after 120 s.
-inline constexpr std::uint64_t kBytesPerSecondMin = 64 * 1024;
+inline constexpr std::uint64_t kBytesPerSecondMin = std::uint64_t{64} * 1024;
 // More than any device does: it is a mistake, or meant as "none".
 inline constexpr std::uint64_t kOperationsPerSecondMax = 100'000'000;
 inline constexpr std::uint64_t kBytesPerSecondMax = 1'000'000'000'000;

@@ -83,6 +83,7 @@ NetCard::NetCard(Tap tap, const DeviceConfig& config, std::function<std::uint32_
 
 std::vector<common::FdRef> NetCard::files() const {
   std::vector<common::FdRef> files;
+  files.reserve(tap_.queues.size());
   for (const common::Fd& queue : tap_.queues) files.push_back(queue.ref());
   return files;
 }
@@ -432,7 +433,7 @@ bool NetCard::set_receive_filter(const ipc::NetControl& command) {
 
 // --- the interface -------------------------------------------------------------------------------
 
-Result<void> NetCard::opens(World world) {
+Result<void> NetCard::opens(World&& world) {
   world_.emplace(std::move(world));
   if (tap_.index == 0) {
     world_->say(Level::kInfo, "tap " + clean_text(tap_.name) +

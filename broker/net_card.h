@@ -34,7 +34,7 @@ class NetCard final : public DeviceHooks {
   // Nobody is served any more: the tap as it was found.
   void release();
 
-  [[nodiscard]] common::Result<void> opens(World world) override;
+  [[nodiscard]] common::Result<void> opens(World&& world) override;
   void vmm_came(common::ipc::SessionStart& start) override;
   void driver_features(std::uint64_t features) override;
   void host_mtu(std::uint32_t mtu) override { mtu_ = mtu; }

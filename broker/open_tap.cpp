@@ -65,7 +65,6 @@ std::string open_failed(int os_errno) {
 }
 
 std::string attach_failed(int os_errno, const DeviceConfig& config) {
-  const std::string name = clean_text(config.tap_name);
   switch (os_errno) {
     case EBUSY:
       return "is in use: another process has it open; stop that, or give another tap";

@@ -188,11 +188,10 @@ void RateGroups::follow(const std::vector<GroupConfig>& groups) {
 
 Answer<void> RateGroups::put(const GroupConfig& config) {
   GroupRates* const known = find(config.name);
-  if (known == nullptr) {
-    groups_[config.name] = make_group(config);
-  } else if (known->config().tenant == config.tenant && known->config().kind == config.kind) {
+  if (known != nullptr && known->config().tenant == config.tenant &&
+      known->config().kind == config.kind) {
     known->configure(config.limits);
-  } else if (known->members() == 0) {
+  } else if (known == nullptr || known->members() == 0) {
     groups_[config.name] = make_group(config);
   } else {
     return common::fail("group " + in_quotes(config.name) +

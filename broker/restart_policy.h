@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <optional>
 
 namespace broker {
@@ -28,7 +29,8 @@ class RestartPolicy {
     deaths_ = std::max(0.0, deaths_ - lived / kForgetAfter) + 1;
     if (deaths_ > kInAll) return std::nullopt;
     Milliseconds delay{0};
-    for (double over = deaths_ - kAtOnce; over > 0; over -= 1) {
+    const int over = static_cast<int>(std::ceil(deaths_ - kAtOnce));
+    for (int death = 0; death < over; ++death) {
       delay = delay.count() == 0 ? kFirstDelay : std::min(delay * 2, kLongestDelay);
     }
     return delay;

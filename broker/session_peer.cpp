@@ -59,6 +59,7 @@ Verdict SessionPeer::handle(SessionPeer& self, ipc::Packet& packet, const Rule& 
 }
 
 // Kind, size and descriptors come from the message's type; only the states are written here.
+// NOLINTNEXTLINE(cert-err58-cpp): it is made by the compiler.
 constinit const std::array<SessionPeer::Rule, 9> SessionPeer::kRules = {{
     {ipc::OpenQueue::kKind, "OpenQueue", in(State::kClosed, State::kEnded),
      &SessionPeer::handle<ipc::OpenQueue, &SessionPeer::open>},

@@ -67,7 +67,7 @@ Answer<void> set_queue_size(const Destination& to, std::string_view value) {
                        std::to_string(common::kQueueSizeMax),
                    value);
   }
-  to.device.queue_size = *size;
+  to.device.queue_size = size;
   return {};
 }
 

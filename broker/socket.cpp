@@ -109,6 +109,7 @@ bool same_file(const struct stat& left, const struct stat& right) {
 Answer<Occupant> occupant_of(FdRef socket_file, const std::string& path) {
   const Fd probe(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   TRY_LET(const sockaddr_un address, address_of(magic_path(socket_file)));
+  if (!probe.valid()) return fail("cannot make a socket: " + errno_text(errno));
   if (::connect(probe.ref().number, generic(address), sizeof(address)) == 0) return Occupant::kLive;
   if (errno == ECONNREFUSED) return Occupant::kStale;
   if (errno == EPROTOTYPE) return Occupant::kLive;

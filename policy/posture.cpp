@@ -262,7 +262,8 @@ LayerView view_cgroup(const Subject& subject) {
     if (!line.starts_with("0::") || device == std::string::npos) continue;
     const std::string path = line.substr(3, line.find('/', device + 1) - 3);
     const auto limit = [&](const std::string& name) {
-      auto text = read_file("/sys/fs/cgroup" + path + "/" + name).value_or("?");
+      auto text = read_file(std::string("/sys/fs/cgroup").append(path).append("/").append(name))
+                      .value_or("?");
       while (!text.empty() && text.back() == '\n') text.pop_back();
       return printable(text);
     };
@@ -331,7 +332,12 @@ std::vector<std::string> descriptors_of(pid_t pid) {
   const auto names = list_directory(proc_path(pid, "fd"));
   if (!names) return {"cannot look: " + error_text(errno)};
   std::vector<int> numbers;
-  for (const std::string& name : *names) numbers.push_back(std::atoi(name.c_str()));
+  for (const std::string& name : *names) {
+    int number = -1;
+    if (std::from_chars(name.data(), name.data() + name.size(), number).ec == std::errc()) {
+      numbers.push_back(number);
+    }
+  }
   std::sort(numbers.begin(), numbers.end());
   std::vector<std::string> descriptors;
   for (const int number : numbers) {
@@ -425,9 +431,9 @@ std::vector<pid_t> process_tree(pid_t root) {
 // The kernel shows of whom a pidfd is.
 std::vector<pid_t> held_processes(pid_t root, const std::vector<pid_t>& tree) {
   std::vector<pid_t> found;
-  const std::string directory = proc_path(root, "fdinfo");
+  const std::string directory = proc_path(root, "fdinfo/");
   for (const std::string& fd : list_directory(directory).value_or(std::vector<std::string>{})) {
-    const auto info = read_file(directory + "/" + fd);
+    const auto info = read_file(directory + fd);
     for (const std::string& line : lines_of(info.value_or(""))) {
       pid_t pid = 0;
       if (!line.starts_with("Pid:\t")) continue;

@@ -34,7 +34,7 @@ Result<Created> create(std::uint32_t entries, std::uint32_t completion_entries,
     created.params.cq_entries = completion_entries;
     created.fd = Fd(uring::setup(entries, &created.params));
     if (created.fd.valid()) return created;
-    if (errno != EINVAL) break;
+    if (errno != EINVAL) break;  // NOLINT: set by the call in setup().
   }
   return fail_errno("io_uring_setup", errno);
 }

@@ -139,6 +139,7 @@ Result<ForensicFilters> compile_forensic(const Profile& profile) {
   TRY(add_rules(context.get(), kSanitizerSyscalls));
   TRY(add_rules(context.get(), handing_over));
   std::vector<int> over;
+  over.reserve(handing_over.size());
   for (const SyscallRule& rule : handing_over) over.push_back(rule.number);
 
   ForensicFilters filters;

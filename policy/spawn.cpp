@@ -57,7 +57,7 @@ class ChildStack {
 
  private:
   static constexpr std::size_t kGuardBytes = 4096;
-  static constexpr std::size_t kBytes = 64 * 1024;
+  static constexpr std::size_t kBytes = std::size_t{64} * 1024;
   [[nodiscard]] bool valid() const noexcept { return start_ != MAP_FAILED; }
   void* start_;
   bool guarded_ = false;

@@ -143,6 +143,8 @@ void operator delete[](void* memory, std::align_val_t, const std::nothrow_t&) no
 // What the run-time calls for an exception that nobody catches, of which there are none. The
 // default prints the exception's type, and for that brings a demangler and stdio into every worker.
 namespace __gnu_cxx {
+// NOLINTBEGIN: libstdc++ names it.
 void __verbose_terminate_handler();
 void __verbose_terminate_handler() { __builtin_trap(); }
+// NOLINTEND
 }  // namespace __gnu_cxx

@@ -9,7 +9,6 @@ namespace worker {
 namespace {
 
 using common::PackedBase;
-using common::PackedPlace;
 using common::WirePackedDesc;
 using common::inflight::PackedDescState;
 using common::inflight::PackedHeader;

@@ -9,7 +9,6 @@
 
 namespace worker {
 using common::GuestAddr;
-using common::GuestWindow;
 using common::Le16;
 using common::Le32;
 using common::Le64;

@@ -7,7 +7,6 @@ namespace worker {
 namespace {
 
 using common::Rate;
-using common::RateBuckets;
 using common::RateSettings;
 
 constexpr auto kRelaxed = std::memory_order_relaxed;

@@ -86,7 +86,7 @@ class RateLimiter {
     std::uint64_t size = 0;  // Of the bucket: units.
     bool bytes = false;
   };
-  static constexpr std::size_t kLimitsMax = 2 * 4;  // Of one way: the device's and its group's.
+  static constexpr std::size_t kLimitsMax = 8;  // Of one way: the device's and its group's.
   struct Limits {
     std::array<Limit, kLimitsMax> list;
     std::size_t count = 0;

@@ -53,7 +53,7 @@ class ReceiveBuffers {
 
  private:
   // A chain of the longest kind fits always, beside what a batch of ordinary ones has.
-  static constexpr std::uint32_t kPoolSegments = 4 * kSegmentsMax;
+  static constexpr std::size_t kPoolSegments = std::size_t{4} * kSegmentsMax;
 
   [[nodiscard]] bool make_room(std::size_t segments) noexcept;
 
@@ -62,7 +62,7 @@ class ReceiveBuffers {
   std::uint32_t end_ = 0;
   std::uint32_t used_ = 0;  // Of the pool, from its start.
   bool pool_is_full_ = false;
-  std::array<ReceiveBuffer, 2 * common::kQueueSizeMax> buffers_;
+  std::array<ReceiveBuffer, std::size_t{2} * common::kQueueSizeMax> buffers_;
   std::array<iovec, kPoolSegments> pool_;  // Not to be touched before use.
 };
 

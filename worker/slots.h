@@ -75,7 +75,7 @@ class SegmentPool {
   // Room for at least `segments`. Nothing where all that is large enough is taken: then something
   // is under way and will give its room back.
   [[nodiscard]] std::optional<Lease> take(std::uint32_t segments) noexcept {
-    for (std::uint16_t shelf = 0; shelf < shelves_.size(); ++shelf) {
+    for (std::uint16_t shelf = 0; shelf < kShelves; ++shelf) {
       Shelf& from = shelves_[shelf];
       if (segments > from.segments || !from.free.any()) continue;
       const std::uint32_t index = from.free.take();
@@ -96,7 +96,8 @@ class SegmentPool {
     std::unique_ptr<iovec[]> store;
     FreeList free;
   };
-  std::array<Shelf, 3> shelves_;
+  static constexpr std::uint16_t kShelves = 3;
+  std::array<Shelf, kShelves> shelves_;
 };
 
 }  // namespace worker

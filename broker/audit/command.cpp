@@ -20,7 +20,6 @@ namespace broker::audit {
 namespace {
 
 using common::Fd;
-using common::FdRef;
 // False: no more.
 using TakeLine = std::function<bool(std::string_view line)>;
 
@@ -77,6 +76,7 @@ Answer<std::vector<std::string>> in_order(const std::vector<std::string>& files)
   std::stable_sort(ranked.begin(), ranked.end(),
                    [](const auto& left, const auto& right) { return left.first < right.first; });
   std::vector<std::string> sorted;
+  sorted.reserve(ranked.size());
   for (auto& [first, file] : ranked) sorted.push_back(std::move(file));
   return sorted;
 }

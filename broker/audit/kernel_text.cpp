@@ -1,7 +1,9 @@
 #include "broker/audit/kernel_text.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
+#include <system_error>
 #include <utility>
 
 namespace broker::audit {
@@ -89,7 +91,11 @@ std::vector<KernelRecord> disconnected(const Event& event, VmTurn turn) {
 std::string rdev(std::string_view text) {
   unsigned major = 0;
   unsigned minor = 0;
-  if (std::sscanf(std::string(text).c_str(), "%u:%u", &major, &minor) != 2) return "rdev=?";
+  const char* const end = text.data() + text.size();
+  const auto [colon, bad_major] = std::from_chars(text.data(), end, major);
+  if (bad_major != std::errc() || colon == end || *colon != ':') return "rdev=?";
+  const auto [behind, bad_minor] = std::from_chars(colon + 1, end, minor);
+  if (bad_minor != std::errc() || behind != end) return "rdev=?";
   char out[32];
   std::snprintf(out, sizeof(out), "rdev=%02X:%02X", major, minor);
   return out;

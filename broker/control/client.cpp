@@ -138,7 +138,7 @@ Answer<Told> Client::told_of(std::span<const std::byte> packet) const {
 }
 
 std::string Client::words_of(const Told& answer) {
-  const std::string text = clean_text(shown(answer.text));
+  std::string text = clean_text(shown(answer.text));
   switch (static_cast<Outcome>(answer.outcome)) {
     case Outcome::kRefused:
       return "refused: " + text;

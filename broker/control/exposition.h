@@ -40,7 +40,7 @@ inline constexpr std::uint64_t kNanosecondsPerSecond = 1'000'000'000;
 
 // A number of units, of which `per_second` make a second (a power of ten), in seconds: exact.
 [[nodiscard]] inline std::string seconds_text(std::uint64_t units, std::uint64_t per_second) {
-  std::string text = std::to_string(units / per_second);
+  const std::string text = std::to_string(units / per_second);
   std::string rest = std::to_string(per_second + units % per_second).substr(1);
   while (!rest.empty() && rest.back() == '0') rest.pop_back();
   return rest.empty() ? text : text + "." + rest;

@@ -113,6 +113,7 @@ int run_posture(const RunOperator& run) {
   if (jailed.empty() && !error.empty()) return complain(error);
   if (!error.empty()) (void)complain(error);
   std::vector<policy::ProcessPosture> postures;
+  postures.reserve(jailed.size());
   for (const Jailed& one : jailed) postures.push_back(one.posture);
   return print(run.json ? as_json(jailed) : policy::format_postures(postures));
 }

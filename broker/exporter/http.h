@@ -16,7 +16,7 @@
 namespace broker::exporter {
 
 inline constexpr unsigned kConnectionsMax = 16;
-inline constexpr std::size_t kRequestBytesMax = 16 * 1024;
+inline constexpr std::size_t kRequestBytesMax = std::size_t{16} * 1024;
 // From connecting to the last byte of the answer.
 inline constexpr std::chrono::seconds kDeadline{20};
 // A page is given to all who ask within this.
