@@ -7,9 +7,6 @@
 namespace broker {
 namespace {
 
-// A VMM's requests are finished, as long as its disk lets them; then its workers are killed.
-constexpr std::chrono::milliseconds kForced{2000};
-
 // Each worker: itself, and the threads of its ring; twice, while others take their place.
 CgroupLimits limits_of(const DeviceConfig& config, std::uint32_t queues) {
   constexpr std::uint32_t kEachWorker = 1 + common::ipc::kRingThreads + 1;

@@ -35,6 +35,9 @@ enum class DeviceState : std::uint8_t {
 };
 [[nodiscard]] std::string_view state_name(DeviceState state) noexcept;
 
+// A VMM's requests are finished, as long as its disk lets them; then its workers are killed.
+inline constexpr std::chrono::milliseconds kForced{2000};
+
 class Fleet {
  public:
   using Done = std::function<void(Answer<void>)>;

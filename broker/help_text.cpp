@@ -141,7 +141,7 @@ Exit status: 0, 1 where FILE cannot be read, 2 for wrong usage.
 )";
 
 constexpr std::string_view kPostureText =
-    R"(Usage: bulkhead posture [NAME]... [--json] [--control-socket=PATH]
+    R"(Usage: bulkhead posture [NAME]... [--json] [--control-socket=PATH] [--timeout-s=N]
        bulkhead posture --pid=N | --permissions
 
 Shows what jails a broker, or only the sessions and workers of the devices that are named, or
@@ -151,6 +151,7 @@ run this as root.
 
   --control-socket=PATH         the operator's socket of the broker [/run/bulkhead/control.sock]
   --json                        for programs: one JSON object, bulkhead-status(8)
+  --timeout-s=N                 give up a broker that has not answered for so many seconds [10]
   --pid=N                       the process
   --permissions                 print what each kind of process may do once it is sealed, as built
                                 into this program: every system call, with the arguments checked

@@ -359,7 +359,8 @@ Outcome parse_posture_of_broker(Words words) {
           [](control::RunOperator& run, std::string_view value) -> Answer<void> {
             run.socket = value;
             return {};
-          }}};
+          }},
+      control::kTimeoutOption};
   return parse_operator({"posture", control::Names::kAny, "", "", kOptions, nullptr},
                         std::move(words));
 }

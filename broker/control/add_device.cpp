@@ -38,7 +38,7 @@ Answer<void> add_device(Client& client, DeviceConfig device, AddFlags flags) {
     return common::fail("at most " + std::to_string(common::ipc::kFdListMax) +
                         " descriptors can be passed to a running broker; give the tap's name");
   }
-  TRY(client.order(request, fds));
+  TRY(client.order(request, fds, flags.replace ? end_takes(flags.force) : Client::Duration{}));
   return {};
 }
 

@@ -3,9 +3,16 @@
 #pragma once
 
 #include "broker/config.h"
+#include "broker/connection.h"
 #include "broker/control/client.h"
+#include "broker/fleet.h"
 
 namespace broker::control {
+
+// How long a device may take to end, which is when the broker answers.
+[[nodiscard]] constexpr Client::Duration end_takes(bool force) noexcept {
+  return force ? kForced : kDrainPatience;
+}
 
 struct AddFlags {
   bool replace = false;

@@ -42,7 +42,8 @@ Answer<void> give_order(Client& client, Act act, const std::string& name, bool f
   order.act = static_cast<std::uint32_t>(act);
   order.force = force ? 1 : 0;
   order.name = name_room(name);
-  TRY(client.order(order));
+  const bool ends = act == Act::kRemove;
+  TRY(client.order(order, {}, ends ? end_takes(force) : Client::Duration{}));
   return {};
 }
 
@@ -184,7 +185,7 @@ class Report {
 };
 
 Answer<int> apply_file(const RunOperator& run, const BrokerConfig& file) {
-  TRY_LET(Client client, Client::connect(run.socket));
+  TRY_LET(Client client, Client::connect(run.socket, run.patience()));
   TRY_LET(const RunningDevices running, running_at(client));
   Report report(run);
   TRY(report.groups(client, file.groups));

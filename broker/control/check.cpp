@@ -95,13 +95,16 @@ class Trial {
 
 Served served_now(const RunOperator& run) {
   Served served;
-  auto client = Client::connect(run.socket);
+  auto client = Client::connect(run.socket, run.patience());
   if (!client) {
     served.by_the_dead = broker_has_died(run.socket);
     return served;
   }
   const auto devices = client->devices();
-  if (!devices) return served;
+  if (!devices) {
+    (void)complain(devices.error() + ". What it serves may look as if others used it");
+    return served;
+  }
   for (const DeviceReply& device : *devices) {
     served.names.insert(shown(device.name));
     const LayerResult limits =

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <iterator>
+#include <utility>
 
 #include "broker/text.h"
 #include "common/ipc/channel.h"
@@ -28,7 +29,7 @@ std::string connect_failed(const std::string& path, int os_errno) {
     case EPERM:
       return what + "this user may not reach the socket's directory; be root";
     case EAGAIN:
-      return what + "it lets nobody in; is it stopped?";
+      return what + "it lets nobody in; is it stopped? See systemctl status bulkhead";
     case EPROTOTYPE:
       return what + "that is a device's socket, not the operator's";
     default:
@@ -36,7 +37,7 @@ std::string connect_failed(const std::string& path, int os_errno) {
   }
 }
 
-// For connecting, too.
+// For connecting, too. Zero: for ever.
 // syscalls: setsockopt
 void limit_waiting(common::FdRef socket, std::chrono::milliseconds patience) {
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(patience);
@@ -46,16 +47,30 @@ void limit_waiting(common::FdRef socket, std::chrono::milliseconds patience) {
   }
 }
 
-// Of whoever listens; its socket may be kept for the next one (broker/keep.h). 0: nobody knows.
-pid_t dead_listener(common::FdRef socket) {
+// Who listens; the socket may be kept for the next one (broker/keep.h). 0: nobody knows.
+pid_t listener_of(common::FdRef socket) {
   ucred owner{};
   socklen_t size = sizeof(owner);
   const bool known =
       ::getsockopt(socket.number, SOL_SOCKET, SO_PEERCRED, &owner, &size) == 0 && owner.pid > 0;
-  if (!known) return 0;
+  return known ? owner.pid : 0;
+}
+
+bool is_dead(pid_t pid) {
+  if (pid == 0) return false;
   // Other than a signal of no number, no security module has a say in it.
-  const common::Fd process(static_cast<int>(::syscall(SYS_pidfd_open, owner.pid, 0)));
-  return !process.valid() && errno == ESRCH ? owner.pid : 0;
+  const common::Fd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  return !process.valid() && errno == ESRCH;
+}
+
+std::string dead_text(const std::string& path, pid_t pid) {
+  return "the broker at " + in_quotes(path) + ", pid " + std::to_string(pid) +
+         ", has died. The sessions and workers that it has left go on serving their VMMs; start "
+         "bulkhead serve again, and it goes on with them. Its log says what it died of";
+}
+
+std::string seconds_text(std::chrono::milliseconds time) {
+  return std::to_string(std::chrono::ceil<std::chrono::seconds>(time).count()) + " s";
 }
 
 Answer<common::Fd> connected(const std::string& path, std::chrono::milliseconds patience) {
@@ -92,34 +107,38 @@ std::vector<DeviceReply> in_use(const std::vector<DeviceReply>& devices) {
 }
 
 // syscalls: socket, connect
-Answer<Client> Client::connect(const std::string& path, std::chrono::milliseconds patience) {
+Answer<Client> Client::connect(const std::string& path, Duration patience, Look look) {
   TRY_LET(common::Fd fd, connected(path, patience));
-  // Who waits only so long need not know: the exporter's jail has no way to ask.
-  const pid_t dead = patience.count() == 0 ? dead_listener(fd.ref()) : 0;
-  if (dead != 0) {
-    return fail("the broker at " + in_quotes(path) + ", pid " + std::to_string(dead) +
-                ", has died. The sessions and workers that it has left go on serving their VMMs; "
-                "start bulkhead serve again, and it goes on with them. Its log says what it died "
-                "of");
-  }
-  return Client(std::move(fd), path);
+  const pid_t broker = look == Look::kAtBroker ? listener_of(fd.ref()) : 0;
+  if (is_dead(broker)) return fail(dead_text(path, broker));
+  return Client(std::move(fd), path, patience, broker);
 }
 
 bool broker_has_died(const std::string& path) {
-  const auto fd = connected(path, {});
-  return fd && dead_listener(fd->ref()) != 0;
+  const auto fd = connected(path, kAnswerPatience);
+  return fd && is_dead(listener_of(fd->ref()));
+}
+
+std::string Client::no_answer() const {
+  if (is_dead(broker_)) return dead_text(path_, broker_);
+  const std::string who = broker_ == 0 ? "" : ", pid " + std::to_string(broker_) + ",";
+  return "the broker at " + in_quotes(path_) + who + " has not answered for " +
+         seconds_text(waits_) +
+         "; is it stopped, or starting still? See systemctl status bulkhead, and its log. The "
+         "sessions and workers that it has started go on serving their VMMs";
 }
 
 Answer<std::vector<std::byte>> Client::exchange(std::span<const std::byte> request,
-                                                std::span<const common::FdRef> fds) {
+                                                std::span<const common::FdRef> fds,
+                                                Duration takes) {
+  const Duration wait = takes == kForEver ? Duration{0} : patience_ + takes;
+  if (std::exchange(waits_, wait) != wait) limit_waiting(socket_.ref(), wait);
   // One that refuses us has said why and closed before we ask: its words are still there.
   const auto sent = common::ipc::send_bytes(socket_.ref(), request, fds, true);
   std::vector<std::byte> packet(kMessageBytesMax);
   common::ipc::FdList unwanted;
   const auto received = common::ipc::receive(socket_.ref(), packet, unwanted, true);
-  if (received && received->arrival == common::ipc::Arrival::kNothing) {
-    return fail("the broker at " + in_quotes(path_) + " does not answer; is it stopped?");
-  }
+  if (received && received->arrival == common::ipc::Arrival::kNothing) return fail(no_answer());
   if (!received || received->arrival != common::ipc::Arrival::kData) {
     const int os_errno = !sent ? sent.error().os_errno : received ? 0 : received.error().os_errno;
     return fail("the broker at " + in_quotes(path_) + " has ended the connection" +

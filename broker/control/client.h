@@ -1,6 +1,8 @@
 // broker/control/client.h: an operator's side of the operator's socket.
 #pragma once
 
+#include <sys/types.h>
+
 #include <chrono>
 #include <cstddef>
 #include <optional>
@@ -18,17 +20,27 @@ namespace broker::control {
 // Whoever listens there does so no more, but for the next broker (broker/keep.h).
 [[nodiscard]] bool broker_has_died(const std::string& path);
 
+// A broker that has not answered for so long is given up: it may be stopped, or hang.
+inline constexpr std::chrono::milliseconds kAnswerPatience{10'000};
+
 class Client {
  public:
-  // With `patience`, a broker that does not answer that long is given up.
-  [[nodiscard]] static Answer<Client> connect(const std::string& path,
-                                              std::chrono::milliseconds patience = {});
+  using Duration = std::chrono::milliseconds;
+  // What may come at any time, or never.
+  static constexpr Duration kForEver = Duration::max();
+  // The exporter's jail has no way to ask who listens.
+  enum class Look : bool { kAtNobody, kAtBroker };
 
-  // Nothing: what was asked for is not there.
+  [[nodiscard]] static Answer<Client> connect(const std::string& path,
+                                              Duration patience = kAnswerPatience,
+                                              Look look = Look::kAtBroker);
+
+  // Nothing: what was asked for is not there. `takes`: how long the broker may take for it, beside
+  // the patience.
   template <Message Reply, Message Request>
-  [[nodiscard]] Answer<std::optional<Reply>> ask(const Request& request) {
+  [[nodiscard]] Answer<std::optional<Reply>> ask(const Request& request, Duration takes = {}) {
     TRY_LET(const std::vector<std::byte> packet,
-            exchange(std::as_bytes(std::span(&request, 1)), {}));
+            exchange(std::as_bytes(std::span(&request, 1)), {}, takes));
     if (const auto reply = as<Reply>(packet)) return reply;
     TRY_LET(const Told answer, told_of(packet));
     if (answer.outcome == static_cast<std::uint32_t>(Outcome::kNotFound)) return std::nullopt;
@@ -37,11 +49,13 @@ class Client {
 
   // What is answered by Told: fails unless it was done.
   template <Message Request>
-  [[nodiscard]] Answer<Told> order(const Request& request,
-                                   std::span<const common::FdRef> fds = {}) {
-    TRY_LET(const std::vector<std::byte> packet,
-            exchange(std::as_bytes(std::span(&request, 1)), fds));
-    TRY_LET(const Told answer, told_of(packet));
+  [[nodiscard]] Answer<Told> order(const Request& request, std::span<const common::FdRef> fds = {},
+                                   Duration takes = {}) {
+    const auto packet = exchange(std::as_bytes(std::span(&request, 1)), fds, takes);
+    if (!packet) {
+      return common::fail(packet.error() + ". Whether this was or will be done, 'list' shows then");
+    }
+    TRY_LET(const Told answer, told_of(*packet));
     if (answer.outcome == static_cast<std::uint32_t>(Outcome::kDone)) return answer;
     return common::fail(words_of(answer));
   }
@@ -53,15 +67,24 @@ class Client {
   [[nodiscard]] Answer<DeviceReply> device(const std::string& name);
 
  private:
-  Client(common::Fd socket, std::string path)
-      : socket_(std::move(socket)), path_(std::move(path)) {}
+  Client(common::Fd socket, std::string path, Duration patience, pid_t broker)
+      : socket_(std::move(socket)),
+        path_(std::move(path)),
+        patience_(patience),
+        waits_(patience),
+        broker_(broker) {}
   [[nodiscard]] Answer<std::vector<std::byte>> exchange(std::span<const std::byte> request,
-                                                        std::span<const common::FdRef> fds);
+                                                        std::span<const common::FdRef> fds,
+                                                        Duration takes);
+  [[nodiscard]] std::string no_answer() const;
   [[nodiscard]] Answer<Told> told_of(std::span<const std::byte> packet) const;
   [[nodiscard]] static std::string words_of(const Told& answer);
 
   common::Fd socket_;
   std::string path_;
+  Duration patience_;
+  Duration waits_;  // As the socket is set now.
+  pid_t broker_;    // 0: nobody knows.
 };
 
 // Those that a VMM uses.

@@ -56,49 +56,51 @@ constexpr OperatorOption kSocket = {
 constexpr OperatorOption kJson = {"json", "", "for programs: one JSON object, bulkhead-status(8)",
                                   set_flag<&RunOperator::json>};
 
-constexpr std::array kPlain = {kJson, kSocket};
+constexpr std::array kPlain = {kJson, kTimeoutOption, kSocket};
 constexpr std::array kMeasuring = {
     OperatorOption{"output", "FILE",
                    "write there, all at once, for node_exporter's textfile collector", set_output},
-    kJson, kSocket};
+    kJson, kTimeoutOption, kSocket};
 constexpr std::array kFollowing = {
     OperatorOption{"once", "", "end after those there are", set_flag<&RunOperator::once>}, kJson,
-    kSocket};
+    kTimeoutOption, kSocket};
 constexpr std::array kWatching = {
     OperatorOption{"once", "", "end after one interval", set_flag<&RunOperator::once>},
     OperatorOption{"interval-ms", "N", "look that often, in milliseconds [1000]", set_interval},
-    kJson, kSocket};
+    kJson, kTimeoutOption, kSocket};
 constexpr std::array kAdding = {
     OperatorOption{"replace", "", "in place of the device of that name, if there is one",
                    set_flag<&RunOperator::replace>},
     OperatorOption{"force", "", "though a VMM uses that", set_flag<&RunOperator::force>}, kJson,
-    kSocket};
+    kTimeoutOption, kSocket};
 constexpr OperatorOption kConfig = {"config", "FILE",
                                     "the configuration [/etc/bulkhead/bulkhead.toml]", set_config};
-constexpr std::array kChecking = {kConfig, kJson, kSocket};
+constexpr std::array kChecking = {kConfig, kJson, kTimeoutOption, kSocket};
 constexpr std::array kApplying = {
     kConfig,
     OperatorOption{"dry-run", "", "only say what would be done", set_flag<&RunOperator::dry_run>},
     OperatorOption{"force", "", "cut off VMMs that use what is removed or replaced",
                    set_flag<&RunOperator::force>},
-    kJson, kSocket};
+    kJson,
+    kTimeoutOption,
+    kSocket};
 constexpr std::array kPasting = {
     OperatorOption{"for", kVmms, "the virtual machine monitor", set_vmm},
     OperatorOption{"config", "FILE", "look the device up there, and ask no broker", set_file},
-    kJson, kSocket};
+    kJson, kTimeoutOption, kSocket};
 constexpr std::array kLimiting = {
     OperatorOption{"group", "", "NAME is a group of devices", set_flag<&RunOperator::group>}, kJson,
-    kSocket};
+    kTimeoutOption, kSocket};
 constexpr std::array kForceful = {
     OperatorOption{"force", "", "cut off the VMM that uses it, after 2 s at most",
                    set_flag<&RunOperator::force>},
-    kJson, kSocket};
+    kJson, kTimeoutOption, kSocket};
 constexpr std::array kStopping = {
     OperatorOption{"all", "", "end the broker and all it serves, as SIGTERM does",
                    set_flag<&RunOperator::all>},
     OperatorOption{"force", "", "give workers 2 s, not 30, for what they have taken",
                    set_flag<&RunOperator::force>},
-    kJson, kSocket};
+    kJson, kTimeoutOption, kSocket};
 
 constexpr OperatorCommand kCommands[] = {
     {"status", Names::kNone, "ask a running broker how it is",
@@ -204,6 +206,11 @@ std::string arguments_of(const OperatorCommand& command) {
 }
 
 }  // namespace
+
+Answer<void> set_timeout(RunOperator& run, std::string_view value) {
+  TRY_LET(run.timeout_s, number_within<std::uint32_t>(value, 1, 3600));
+  return {};
+}
 
 std::span<const OperatorCommand> operator_commands() { return kCommands; }
 

@@ -2,6 +2,7 @@
 // man pages and completions are made of, and what was asked for, as the command line has it.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -34,6 +35,10 @@ struct RunOperator {
   DeviceConfig device;     // Of `add`.
   bool group = false;
   std::vector<std::string> changes;  // Of `limit`.
+  std::uint32_t timeout_s = 10;
+  [[nodiscard]] std::chrono::milliseconds patience() const {
+    return std::chrono::seconds(timeout_s);
+  }
 };
 
 struct OperatorOption {
@@ -43,6 +48,12 @@ struct OperatorOption {
   // Stores it. An error continues "--json …".
   Answer<void> (*set)(RunOperator& run, std::string_view value);
 };
+
+// Of every command.
+[[nodiscard]] Answer<void> set_timeout(RunOperator& run, std::string_view value);
+inline constexpr OperatorOption kTimeoutOption = {
+    "timeout-s", "N", "give up a broker that has not answered for so many seconds [10]",
+    set_timeout};
 
 // Of devices, after the command. kLimits: one, perhaps, and then what is to be changed.
 enum class Names : std::uint8_t { kNone, kAny, kSome, kLimits };

@@ -92,7 +92,7 @@ Answer<void> change(Client& client, const RunOperator& run, const Limited& befor
 }  // namespace
 
 int run_limit(const RunOperator& run) {
-  auto client = Client::connect(run.socket);
+  auto client = Client::connect(run.socket, run.patience());
   if (!client) return complain(client.error());
   if (run.names.empty()) {
     const auto list = all(*client);

@@ -93,7 +93,7 @@ std::string as_json(const std::vector<Jailed>& jailed) {
 }  // namespace
 
 int run_posture(const RunOperator& run) {
-  auto client = Client::connect(run.socket);
+  auto client = Client::connect(run.socket, run.patience());
   if (!client) return complain(client.error());
   std::vector<std::string> names = run.names;
   std::vector<Jailed> jailed;

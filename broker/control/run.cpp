@@ -15,8 +15,10 @@ namespace {
 
 // One request for each name; those that fail do not keep the rest from being done.
 int for_each_name(const RunOperator& run, Act act, std::string (*done)(const Told&)) {
-  auto client = Client::connect(run.socket);
+  auto client = Client::connect(run.socket, run.patience());
   if (!client) return complain(client.error());
+  const bool ends = act == Act::kStop || act == Act::kRemove;
+  const auto takes = ends ? end_takes(run.force) : Client::Duration{};
   int exit_code = 0;
   Json json(run.command);
   json.array("devices");
@@ -26,7 +28,7 @@ int for_each_name(const RunOperator& run, Act act, std::string (*done)(const Tol
     order.act = static_cast<std::uint32_t>(act);
     order.force = run.force ? 1 : 0;
     order.name = name_room(name);
-    const Answer<Told> told = client->order(order);
+    const Answer<Told> told = client->order(order, {}, takes);
     if (!told) exit_code = complain(name + ": " + told.error());
     json.object().text("name", name).flag("done", told.has_value());
     if (!told) json.text("error", told.error());
@@ -41,7 +43,7 @@ int for_each_name(const RunOperator& run, Act act, std::string (*done)(const Tol
 }
 
 int end_broker(const RunOperator& run) {
-  auto client = Client::connect(run.socket);
+  auto client = Client::connect(run.socket, run.patience());
   if (!client) return complain(client.error());
   const auto told = client->order(EndBroker{});
   if (!told) return complain(told.error());
@@ -67,7 +69,7 @@ int print(const std::string& text) {
 }
 
 int run_status(const RunOperator& run) {
-  auto client = Client::connect(run.socket);
+  auto client = Client::connect(run.socket, run.patience());
   if (!client) return complain(client.error());
   const auto status = client->ask<StatusReply>(AskStatus{});
   if (!status) return complain(status.error());
@@ -81,7 +83,7 @@ int run_status(const RunOperator& run) {
 }
 
 int run_list(const RunOperator& run) {
-  auto client = Client::connect(run.socket);
+  auto client = Client::connect(run.socket, run.patience());
   if (!client) return complain(client.error());
   int exit_code = 0;
   std::vector<DeviceReply> devices;
@@ -103,7 +105,7 @@ int run_list(const RunOperator& run) {
 }
 
 int run_add(const RunOperator& run) {
-  auto client = Client::connect(run.socket);
+  auto client = Client::connect(run.socket, run.patience());
   if (!client) return complain(client.error());
   const auto added = add_device(*client, run.device, {run.replace, run.force, false});
   if (!added) return complain(run.device.name + ": " + added.error());

@@ -26,7 +26,7 @@ Answer<DeviceConfig> from_file(const RunOperator& run, const std::string& name) 
 }
 
 Answer<DeviceConfig> from_broker(const RunOperator& run, const std::string& name) {
-  TRY_LET(Client client, Client::connect(run.socket));
+  TRY_LET(Client client, Client::connect(run.socket, run.patience()));
   AskSettings ask;
   ask.name = name_room(name);
   TRY_LET(const std::optional<SettingsReply> reply, client.ask<SettingsReply>(ask));

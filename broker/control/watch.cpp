@@ -60,6 +60,16 @@ std::string lost_text(std::uint64_t lost, bool json) {
   return "(" + std::to_string(lost) + " events are no longer kept)\n";
 }
 
+// Asked without waiting first: only a broker that answers may be silent after that.
+Answer<std::optional<EventReply>> next_event(Client& client, std::uint64_t seen, bool wait) {
+  AskEvent ask;
+  ask.after = seen;
+  TRY_LET(const std::optional<EventReply> event, client.ask<EventReply>(ask));
+  if (event || !wait) return event;
+  ask.wait = 1;
+  return client.ask<EventReply>(ask, Client::kForEver);
+}
+
 struct Sample {
   std::chrono::steady_clock::time_point taken;
   std::vector<DeviceReply> devices;
@@ -97,7 +107,7 @@ int write_file(const std::string& path, const std::string& text) {
 }  // namespace
 
 int run_metrics(const RunOperator& run) {
-  auto client = Client::connect(run.socket);
+  auto client = Client::connect(run.socket, run.patience());
   if (!client) return complain(client.error());
   const auto text = scrape(*client, run.json ? MetricsFormat::kJson : MetricsFormat::kPrometheus);
   if (!text) return complain(text.error());
@@ -105,24 +115,23 @@ int run_metrics(const RunOperator& run) {
 }
 
 int run_events(const RunOperator& run) {
-  auto client = Client::connect(run.socket);
+  auto client = Client::connect(run.socket, run.patience());
   if (!client) return complain(client.error());
-  AskEvent ask;
-  ask.wait = run.once ? 0 : 1;
+  std::uint64_t seen = 0;
   while (true) {
-    const auto event = client->ask<EventReply>(ask);
+    const auto event = next_event(*client, seen, !run.once);
     if (!event) return complain(event.error());
     if (!*event) return 0;
-    const std::uint64_t lost = (*event)->sequence - ask.after - 1;
+    const std::uint64_t lost = (*event)->sequence - seen - 1;
     std::string text = lost == 0 ? "" : lost_text(lost, run.json);
     text += event_text(**event, run.json);
     if (const int printed = print(text); printed != 0) return printed;
-    ask.after = (*event)->sequence;
+    seen = (*event)->sequence;
   }
 }
 
 int run_top(const RunOperator& run) {
-  auto client = Client::connect(run.socket);
+  auto client = Client::connect(run.socket, run.patience());
   if (!client) return complain(client.error());
   auto before = sample(*client);
   if (!before) return complain(before.error());

@@ -65,7 +65,7 @@ bool take(std::string_view argument, std::string_view name, std::string& value) 
 
 Answer<std::string> read_page(const std::string& socket) {  // syscalls: brk, mmap, munmap
   using broker::control::Client;
-  TRY_LET(Client client, Client::connect(socket, kPatience));
+  TRY_LET(Client client, Client::connect(socket, kPatience, Client::Look::kAtNobody));
   return broker::control::scrape(client, broker::control::MetricsFormat::kPrometheus);
 }
 

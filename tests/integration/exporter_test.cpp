@@ -8,10 +8,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <fstream>
 #include <iterator>
 #include <memory>
@@ -116,6 +118,24 @@ TEST_F(Exporter, SaysThatItsBrokerHasGone) {
   const std::string answer = get_metrics();
   EXPECT_THAT(answer, StartsWith("HTTP/1.1 503 "));
   EXPECT_THAT(answer, HasSubstr("start bulkhead serve"));
+}
+
+TEST_F(Exporter, SaysThatItsBrokerIsStoppedAndGoesOnWithIt) {
+  serve({{.name = "vda"}}, {"--control-read-group=65534"});
+  start_exporter();
+  host_.broker().signal(SIGSTOP);
+  siginfo_t info{};
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(host_.broker().pid()), &info, WSTOPPED), 0);
+  const std::string answer = get_metrics();
+  EXPECT_THAT(answer, StartsWith("HTTP/1.1 503 "));
+  EXPECT_THAT(answer, HasSubstr("has not answered for 5 s"));
+  host_.broker().signal(SIGCONT);
+  // The same page answers all who ask within a second.
+  std::string later;
+  do {
+    later = get_metrics();
+  } while (later.starts_with("HTTP/1.1 503 "));
+  EXPECT_THAT(later, StartsWith("HTTP/1.1 200 "));
 }
 
 // More than fits on its way: the exporter's list has what it takes to go on later.

@@ -259,6 +259,13 @@ TEST(Options, OperatorsCommandsSayWhatIsWrong) {
   EXPECT_THAT(error_of(parse({"list", "--control-socket="})), HasSubstr("needs a value"));
 }
 
+TEST(Options, OperatorsWaitTenSecondsOrAsLongAsTheySay) {
+  EXPECT_EQ(operator_of(parse({"status"})).patience(), std::chrono::seconds(10));
+  EXPECT_EQ(operator_of(parse({"top", "--timeout-s=60"})).patience(), std::chrono::seconds(60));
+  EXPECT_EQ(operator_of(parse({"posture", "--timeout-s=1"})).patience(), std::chrono::seconds(1));
+  EXPECT_THAT(error_of(parse({"status", "--timeout-s=0"})), HasSubstr("from 1 to 3600"));
+}
+
 // --- mistakes ---
 
 TEST(Options, AnErrorIsOneLineThatNamesTheProgram) {
