@@ -34,6 +34,11 @@ std::string_view state_name(DeviceState state) noexcept {
   return "unknown";
 }
 
+std::string will_not_last(const std::string& why) {
+  return "it was done, but will not outlast the broker: " + why +
+         "; when that is mended, say it again";
+}
+
 std::string in_use_text(const Fleet::Served& served) {
   const Peer* peer = served.device ? served.device->peer() : nullptr;
   return peer == nullptr ? "is not in use" : "is in use by " + describe_peer(*peer);
@@ -139,15 +144,15 @@ void Fleet::admit_stopped(DeviceConfig config, Origin origin) {
 }
 
 // To the next broker, whether this one ends well or not.
-void Fleet::keep_halt(Served& served, Halt halt) {
+Answer<void> Fleet::keep_halt(Served& served, Halt halt) {
   hand_on_halt(served, halt);
-  if (halts_ == nullptr || !can_start_again(*served.config)) return;
+  if (halts_ == nullptr || !can_start_again(*served.config)) return {};
   const auto kept = halts_->keep(served.config->name, halt);
-  if (kept) return;
-  services_.log.error(served.config->name,
-                      "what an operator has said of it will not outlast the "
-                      "broker: " +
-                          kept.error());
+  if (kept) return {};
+  services_.log.error(
+      served.config->name,
+      "what an operator has said of it will not outlast the broker: " + kept.error());
+  return common::fail(will_not_last(kept.error()));
 }
 
 // Where it cannot be kept, the next broker serves it.
@@ -230,8 +235,9 @@ Answer<void> Fleet::start(const std::string& name) {
     maker_.hold(served->uid);
     return common::fail(plan.error());
   }
-  keep_halt(*served, Halt::kNone);
-  return open(*served, *std::move(plan));
+  const Answer<void> kept = keep_halt(*served, Halt::kNone);
+  TRY(open(*served, *std::move(plan)));
+  return kept;
 }
 
 // --- going ---------------------------------------------------------------------------------------
@@ -253,8 +259,8 @@ void Fleet::stop(const std::string& name, bool force, Done done) {
   const auto found = must_find(name);
   if (!found) return done(common::fail(found.error()));
   changed_ = true;
-  keep_halt(**found, Halt::kStop);
-  end(**found, force, std::move(done));
+  const Answer<void> kept = keep_halt(**found, Halt::kStop);
+  end(**found, force, [kept, done](const Answer<void>& ended) { done(ended ? kept : ended); });
 }
 
 void Fleet::end(Served& served, bool force, Done done) {
@@ -269,11 +275,12 @@ void Fleet::end(Served& served, bool force, Done done) {
 Answer<void> Fleet::drain(const std::string& name) {
   TRY_LET(Served* const served, must_find(name));
   changed_ = true;
+  if (served->state == DeviceState::kDraining) return keep_halt(*served, Halt::kDrain);
   if (served->state != DeviceState::kServing) return {};
   served->state = DeviceState::kDraining;
-  keep_halt(*served, Halt::kDrain);
+  const Answer<void> kept = keep_halt(*served, Halt::kDrain);
   served->device->drain();
-  return {};
+  return kept;
 }
 
 void Fleet::replace(DeviceConfig config, Origin origin, bool force, Done done) {
@@ -289,9 +296,11 @@ void Fleet::replace(DeviceConfig config, Origin origin, bool force, Done done) {
   const Origin origin_before = old->origin;
   auto then = [this, before, after, origin, origin_before,
                done = std::move(done)](Answer<void> removed) {
-    if (!removed) return done(std::move(removed));
+    // It may be gone, and only what was kept of it is not.
+    if (!removed && find(after->name) != nullptr) return done(std::move(removed));
     Answer<void> added = add(*after, origin);
-    if (added || !can_start_again(*before)) return done(std::move(added));
+    if (added) return done(std::move(removed));
+    if (!can_start_again(*before)) return done(std::move(added));
     const Answer<void> again = add(*before, origin_before);
     done(common::fail(added.error() +
                       (again ? "; it is served as before"
@@ -450,13 +459,14 @@ void Fleet::retire(const std::string& name) {
   }
   served.state = DeviceState::kStopped;
   const std::vector<Done> waiting = std::exchange(served.waiting, {});
+  Answer<void> kept;
   if (served.removing) {
-    keep_halt(served, Halt::kNone);
+    kept = keep_halt(served, Halt::kNone);
     give_up_claims(*served.config);
     maker_.give_back(served.uid);
     devices_.erase(found);
   }
-  for (const Done& done : waiting) done({});
+  for (const Done& done : waiting) done(kept);
 }
 
 void Fleet::replace_workers() {

@@ -138,7 +138,8 @@ class Fleet {
   [[nodiscard]] Answer<void> open(Served& served, DevicePlan plan);
   void end(Served& served, bool force, Done done);
   void hand_on_halt(Served& served, Halt halt);
-  void keep_halt(Served& served, Halt halt);
+  // Fails where it is not kept for the broker's next start.
+  [[nodiscard]] Answer<void> keep_halt(Served& served, Halt halt);
   void on_finished(const std::string& name);
   void retire(const std::string& name);
   void limit_by_kernel(const Served& served);
@@ -157,6 +158,9 @@ class Fleet {
   std::size_t unfinished_ = 0;
   bool changed_ = false;
 };
+
+// What an operator is told whose word holds, and is not kept: `why` it is not.
+[[nodiscard]] std::string will_not_last(const std::string& why);
 
 // "is in use by pid 12 (qemu) uid 107".
 [[nodiscard]] std::string in_use_text(const Fleet::Served& served);

@@ -302,7 +302,7 @@ void Desk::limit(const Caller& caller, const LimitRequest& request) {
   const Answer<void> kept = keep_limits(request);
   if (kept) return answer(caller, kept);
   log_.error(request.name, "its limits will not last: " + kept.error());
-  answer(caller, common::fail("it was done, but will not outlast the broker: " + kept.error()));
+  answer(caller, common::fail(will_not_last(kept.error())));
 }
 
 Answer<void> Desk::change_limits(const LimitRequest& request) {
@@ -371,7 +371,7 @@ Fleet::Done Desk::keeping(const Caller& caller, const std::string& device) {
                                                                 : state.forget(device);
     if (!result || kept) return answer(caller, result);
     log_.error(device, "what has been done will not last: " + kept.error());
-    answer(caller, common::fail("it was done, but will not outlast the broker: " + kept.error()));
+    answer(caller, common::fail(will_not_last(kept.error())));
   };
 }
 

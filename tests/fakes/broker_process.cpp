@@ -27,6 +27,8 @@ namespace fakes {
 namespace {
 
 constexpr int kPatienceMs = static_cast<int>(std::chrono::milliseconds(kPatience).count());
+// Longer than its own patience with what it waits for: then it says itself what that was.
+constexpr int kEndPatienceMs = 45'000;
 constexpr int kFirstInherited = 3;
 constexpr uid_t kNobody = 65534;
 
@@ -225,7 +227,7 @@ int BrokerProcess::wait_exit() {
   pollfd waiting{pidfd_.ref().number, POLLIN, 0};
   int ready = 0;
   do {
-    ready = ::poll(&waiting, 1, kPatienceMs);
+    ready = ::poll(&waiting, 1, kEndPatienceMs);
   } while (ready < 0 && errno == EINTR);
   require(ready == 1, "the program did not end; its log:\n" + log());
   int status = 0;
