@@ -39,6 +39,7 @@ std::uint64_t Broker::own_pid() { return static_cast<std::uint64_t>(::getpid());
 int Broker::run() {
   common::give_back_startup_pages();
   loop_->run();
+  if (control_) control_->look();
   trail_->record(audit::Event(audit::Kind::kBrokerStopped));
   return 0;
 }
@@ -64,6 +65,7 @@ void Broker::on_signal(Signal signal) {
 // Without a destructor: what it would close and remove is another broker's now.
 void Broker::leave(const std::string& why, int exit_code) {
   log_.info("", why + ": leaving what is served to the next broker");
+  if (control_) control_->look();
   trail_->record(audit::Event(audit::Kind::kBrokerLeft)
                      .with(audit::Key::kPid, own_pid())
                      .with(audit::Key::kCause, why));
@@ -152,6 +154,7 @@ void Broker::look_at_disks() {
       log_.error(name, line);
     }
   }
+  if (control_) control_->look();
   trail_->look();
   look_timer_ = loop_->after(kLookInterval, [this] { look_at_disks(); });
 }

@@ -13,6 +13,7 @@ namespace broker::control {
 namespace {
 
 constexpr std::size_t kNameBufferBytes = 16384;
+constexpr std::size_t kGroupsLikely = 64;
 constexpr std::size_t kGroupsMax = 65536;  // NGROUPS_MAX.
 
 Answer<std::optional<gid_t>> find_group(const std::string& name, std::string_view option) {
@@ -41,16 +42,26 @@ Answer<AccessRules> access_rules(const BrokerConfig& config) {
   return rules;
 }
 
+bool is_owner(const AccessRules& rules, uid_t uid) noexcept {
+  return uid == 0 || uid == rules.own_uid;
+}
+
 Access access_of(const AccessRules& rules, uid_t uid, const std::vector<gid_t>& gids) {
-  if (uid == 0 || uid == rules.own_uid || has(gids, rules.change_group)) return Access::kChange;
+  if (is_owner(rules, uid) || has(gids, rules.change_group)) return Access::kChange;
   return has(gids, rules.read_group) ? Access::kRead : Access::kNone;
 }
 
 std::vector<gid_t> groups_of(common::FdRef connected, gid_t effective) {
-  std::vector<gid_t> gids(kGroupsMax);
+  // Most have few; asking with room for all would cost more than all the rest of letting them in.
+  std::vector<gid_t> gids(kGroupsLikely);
   auto bytes = static_cast<socklen_t>(gids.size() * sizeof(gid_t));
-  if (::getsockopt(connected.number, SOL_SOCKET, SO_PEERGROUPS, gids.data(), &bytes) != 0) {
-    bytes = 0;
+  const auto ask = [&] {
+    return ::getsockopt(connected.number, SOL_SOCKET, SO_PEERGROUPS, gids.data(), &bytes) == 0;
+  };
+  if (!ask()) {
+    gids.resize(kGroupsMax);
+    bytes = static_cast<socklen_t>(gids.size() * sizeof(gid_t));
+    if (!ask()) bytes = 0;
   }
   gids.resize(bytes / sizeof(gid_t));
   gids.insert(gids.begin(), effective);

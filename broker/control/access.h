@@ -23,7 +23,9 @@ struct AccessRules {
 // Looks the groups up, which must exist.
 [[nodiscard]] Answer<AccessRules> access_rules(const BrokerConfig& config);
 
-// Root and the broker's own user may change.
+// Root and the broker's own user.
+[[nodiscard]] bool is_owner(const AccessRules& rules, uid_t uid) noexcept;
+// Owners may change.
 [[nodiscard]] Access access_of(const AccessRules& rules, uid_t uid, const std::vector<gid_t>& gids);
 
 // All groups of the process that connected, its effective one first.

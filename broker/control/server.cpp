@@ -20,9 +20,14 @@ using std::chrono::milliseconds;
 // As Doorway's: the connection stays in the queue, and the loop must not spin over it.
 constexpr milliseconds kAcceptPause{200};
 
-// What one client may ask for: a list of ten thousand devices is no flood.
+// What one client of root's may ask for: a list of ten thousand devices is no flood.
 constexpr double kRequestsPerSecond = 20'000;
 constexpr double kRequestsBurst = 20'000;
+// All clients of another user together: the exporter asks for each queue of each device. It is kept
+// for a while when they have gone, so that nobody has more of it by coming again.
+constexpr double kUsersRequestsPerSecond = 5'000;
+constexpr double kUsersRequestsBurst = 50'000;
+constexpr std::size_t kUsersKept = 64;
 constexpr milliseconds kFloodPause{50};
 
 std::string replaced(std::string text, std::string_view from, std::string_view to) {
@@ -61,6 +66,16 @@ common::Result<void> Server::open(Services& services, Requests& requests) {
   return watch_listener();
 }
 
+void Server::look() {
+  record_dropped();
+  say_dropped();
+}
+
+void Server::record_dropped() {
+  trail_.record_dropped();
+  for (const auto& [uid, user] : users_) user->trail.record_dropped();
+}
+
 void Server::close() noexcept {
   listener_watch_.reset();
   accept_pause_.reset();
@@ -78,11 +93,6 @@ void Server::record_request(ClientId client, std::string_view command, std::stri
   const auto found = clients_.find(client);
   if (found == clients_.end()) return;
   trail_.record(audit::operator_asked(found->second.peer, command, device));
-}
-
-void Server::record_refusal(const Peer& peer, std::string_view why) {
-  trail_.record(audit::operator_refused(peer, {}, {}, why));
-  trail_.record_dropped();
 }
 
 // --- who comes in --------------------------------------------------------------------------------
@@ -113,16 +123,13 @@ void Server::let_in(common::Fd socket, const Peer& peer) {
   const std::string who = describe_peer(peer);
   const Access access = access_of(rules_, peer.uid, groups_of(socket.ref(), peer.gid));
   if (access == Access::kNone) {
-    record_refusal(peer, "this user may neither look nor change anything");
+    trail_.record(
+        audit::operator_refused(peer, {}, {}, "this user may neither look nor change anything"));
     return refuse(std::move(socket), who,
                   "this user may neither look nor change anything; be root, or a member of the "
                   "broker's --control-group or --control-read-group");
   }
-  const auto same = std::count_if(clients_.begin(), clients_.end(), [&](const auto& client) {
-    return client.second.access == access;
-  });
-  const std::size_t most = access == Access::kChange ? kChangersMax : kReadersMax;
-  if (static_cast<std::size_t>(same) >= most) {
+  if (!has_room_for(access, peer)) {
     return refuse(std::move(socket), who,
                   "too many clients are connected; end some, or try again later");
   }
@@ -131,12 +138,46 @@ void Server::let_in(common::Fd socket, const Peer& peer) {
                               access,
                               peer,
                               who,
-                              Budget(kRequestsPerSecond, kRequestsBurst),
+                              is_owner(rules_, peer.uid),
+                              user_of(peer),
                               false,
                               false,
                               {},
                               {}});
   watch(id);
+}
+
+bool Server::has_room_for(Access access, const Peer& peer) const {
+  const bool owner = is_owner(rules_, peer.uid);
+  std::size_t alike = 0;
+  std::size_t of_user = 0;
+  for (const auto& [id, client] : clients_) {
+    if (client.owner == owner && client.access == access) ++alike;
+    if (client.peer.uid == peer.uid) ++of_user;
+  }
+  if (owner) return alike < kOwnersMax;
+  const std::size_t most = access == Access::kChange ? kChangersMax : kReadersMax;
+  return alike < most && of_user < kClientsOfUserMax;
+}
+
+std::shared_ptr<Server::User> Server::user_of(const Peer& peer) {
+  const bool owner = is_owner(rules_, peer.uid);
+  if (const auto known = users_.find(peer.uid); !owner && known != users_.end()) {
+    return known->second;
+  }
+  auto user =
+      std::make_shared<User>(User{owner ? Budget(kRequestsPerSecond, kRequestsBurst)
+                                        : Budget(kUsersRequestsPerSecond, kUsersRequestsBurst),
+                                  audit::DeviceTrail(services_->trail, {}, {})});
+  if (owner) return user;
+  if (users_.size() >= kUsersKept) forget_users();
+  users_.emplace(peer.uid, user);
+  return user;
+}
+
+void Server::forget_users() {
+  record_dropped();
+  std::erase_if(users_, [](const auto& one) { return one.second.use_count() == 1; });
 }
 
 void Server::refuse(common::Fd socket, const std::string& who, const std::string& why) {
@@ -173,7 +214,7 @@ void Server::on_event(ClientId id) {
     answer(id, told(Outcome::kMalformed, "larger than any message"));
     return drop(id, "it sent more than any message has");
   }
-  if (!client.budget.take()) {
+  if (!client.user->budget.take()) {
     client.watch.reset();
     client.pause = services_->loop.after(kFloodPause, [this, id] { watch(id); });
   }
@@ -187,7 +228,7 @@ void Server::take(ClientId id, std::span<const std::byte> packet, common::ipc::F
   const Refusal refusal = take_request(*requests_, {id, client.access}, packet, fds);
   if (refusal.refused()) {
     complain(name_of(id) + ": " + refusal.text);
-    record_refusal(client.peer, refusal.text);
+    client.user->trail.record(audit::operator_refused(client.peer, {}, {}, refusal.text));
     answer(id, told(refusal.outcome, refusal.text));
     if (refusal.outcome == Outcome::kMalformed) drop(id, "");
     return;
@@ -214,6 +255,8 @@ void Server::drop(ClientId id, const std::string& why) {
   const auto found = clients_.find(id);
   if (found == clients_.end()) return;
   if (!why.empty()) complain(found->second.name + " dropped: " + why);
+  // Other users' is told from time to time.
+  if (found->second.owner) found->second.user->trail.record_dropped();
   found->second.watch.reset();
   hang_up(std::move(found->second.socket));
   clients_.erase(found);
@@ -231,11 +274,15 @@ void Server::hang_up(common::Fd socket) {
 // Whoever may connect may do so in a loop: he must not fill the log.
 void Server::complain(const std::string& line) {
   if (!complaints_.take()) return;
-  if (const std::uint64_t dropped = complaints_.take_dropped(); dropped != 0) {
-    services_->log.warn(
-        "", "operator's socket: " + std::to_string(dropped) + " refusals were not logged");
-  }
+  say_dropped();
   services_->log.warn("", "operator's socket: " + line);
+}
+
+void Server::say_dropped() {
+  const std::uint64_t dropped = complaints_.take_dropped();
+  if (dropped == 0) return;
+  services_->log.warn(
+      "", "operator's socket: " + std::to_string(dropped) + " refusals were not logged");
 }
 
 }  // namespace broker::control

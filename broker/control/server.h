@@ -24,8 +24,13 @@
 
 namespace broker::control {
 
+// Places are apart, so that neither who may only look nor a whole group of users who may change
+// keeps root and the broker's own user out.
 inline constexpr std::size_t kReadersMax = 32;
 inline constexpr std::size_t kChangersMax = 32;
+inline constexpr std::size_t kOwnersMax = 32;
+// Of one user who is neither.
+inline constexpr std::size_t kClientsOfUserMax = 16;
 
 class Server {
  public:
@@ -54,16 +59,25 @@ class Server {
   [[nodiscard]] std::size_t client_count() const noexcept { return clients_.size(); }
   // "pid 12 (bulkhead) uid 0".
   [[nodiscard]] std::string name_of(ClientId client) const;
+  // From time to time: tells how many refusals were not.
+  void look();
   // For the audit trail: this client has asked for a change, and may.
   void record_request(ClientId client, std::string_view command, std::string_view device);
 
  private:
+  // What all clients of a user have together, and each of an owner's for itself: how often they
+  // may ask, and what the audit trail has of it.
+  struct User {
+    Budget budget;
+    audit::DeviceTrail trail;
+  };
   struct Client {
     common::Fd socket;
     Access access = Access::kNone;
     Peer peer;
     std::string name;
-    Budget budget;
+    bool owner = false;  // Root, or the broker's own user.
+    std::shared_ptr<User> user;
     bool waiting = false;  // For our answer: nothing is read meanwhile.
     bool late = false;     // And only its end is watched for.
     EventLoop::Registration watch;
@@ -74,6 +88,10 @@ class Server {
   [[nodiscard]] common::Result<void> watch_listener();
   void accept_one();
   void let_in(common::Fd socket, const Peer& peer);
+  [[nodiscard]] bool has_room_for(Access access, const Peer& peer) const;
+  [[nodiscard]] std::shared_ptr<User> user_of(const Peer& peer);
+  void forget_users();
+  void record_dropped();
   void refuse(common::Fd socket, const std::string& who, const std::string& why);
   void watch(ClientId id);
   void on_event(ClientId id);
@@ -82,16 +100,18 @@ class Server {
   void drop(ClientId id, const std::string& why);
   void hang_up(common::Fd socket);
   void complain(const std::string& line);
-  void record_refusal(const Peer& peer, std::string_view why);
+  void say_dropped();
 
   Listener listener_;
   Kept kept_;
   AccessRules rules_;
   Services* services_ = nullptr;  // From open() on.
   Requests* requests_ = nullptr;
-  audit::DeviceTrail trail_;  // Of no device; bounded, for clients' sake.
+  // Of no device. Its refusals are strangers', and bounded: they do not hide those of users.
+  audit::DeviceTrail trail_;
   ClientId next_id_ = 1;
   std::map<ClientId, Client> clients_;
+  std::map<uid_t, std::shared_ptr<User>> users_;  // Who are not owners.
   Budget complaints_{1, 20};
   EventLoop::Registration listener_watch_;
   EventLoop::Registration accept_pause_;
