@@ -50,7 +50,12 @@ class NetVirtqueue {
   NetVirtqueue(const NetQueueParts& parts, Ring made_ring) noexcept;
 
   // First touch of the guest's bytes. True where the bell is owed.
-  [[nodiscard]] bool begin() noexcept { return ring.begin() == SplitRing::Begin::kUsed; }
+  [[nodiscard]] bool begin() noexcept {
+    const bool owed = ring.begin() == SplitRing::Begin::kUsed;
+    // A packed ring has seen to that itself.
+    if constexpr (!Ring::kBaseFollowsShown) ring.take_what_is_unanswered();
+    return owed;
+  }
 
   // Reads the next chain and takes it. False: there is none, or the ring is broken, which
   // stop_for() has noted. The chain is valid until the next call.

@@ -113,6 +113,13 @@ class SplitRing {
   [[nodiscard]] std::uint32_t base(std::uint32_t held = 0) const noexcept {
     return static_cast<std::uint16_t>(next_avail_ - held);
   }
+  // After begin(), by who answers in the order in which it takes: what the driver has not seen
+  // answered is taken. Whoever served the ring before us may have died between what it told of
+  // itself and its store of used.idx; what it was about to answer then would be lost to the driver.
+  void take_what_is_unanswered() noexcept {
+    if (static_cast<std::uint16_t>(next_avail_ - next_used_) > size_) return;
+    next_avail_ = seen_avail_ = next_used_;
+  }
   // It does not change with show_used().
   static constexpr bool kBaseFollowsShown = false;
   [[nodiscard]] std::uint16_t size() const noexcept { return size_; }

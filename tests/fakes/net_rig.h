@@ -39,6 +39,7 @@ struct NetRig {
   [[nodiscard]] worker::NetQueueParts parts() {
     common::ipc::RingStart start = ring.ring_start(features);
     if (legacy) start.features &= ~common::kFeatureVersion1;
+    start.next_avail += told_ahead;
     if (log != nullptr) log->describe(start);
     return {.memory = ram.memory(),
             .device = device,
@@ -167,6 +168,8 @@ struct NetRig {
   common::ipc::NetStart device{};
   std::uint64_t features = 0;
   bool legacy = false;
+  // A worker before this one has told of so many more answers than it has shown.
+  std::uint32_t told_ahead = 0;
   LoggedRam* log = nullptr;  // A migration is under way.
   Rates rates;
 

@@ -47,6 +47,14 @@ TEST_F(Receive, DeliversAPacketOfEveryLengthThatFits) {
   EXPECT_EQ(rig.count(Counter::kReceivedBytes), 14U + 60 + 1513 + 1514 + 1518);
 }
 
+TEST_F(Receive, FillsWhatADeadWorkerHasToldOfAndNotShown) {
+  offer(5, 1530);
+  for (int i = 0; i < 5; ++i) rig.arrive(60);
+  rig.told_ahead = 3;
+  EXPECT_EQ(rig.receive(), WorkerExit::kStopped);
+  for (std::uint32_t i = 0; i < 5; ++i) EXPECT_TRUE(rig.next_is(i, 60));
+}
+
 TEST_F(Receive, SaysThatItTookOneBuffer) {
   offer(2, 1530);
   rig.arrive(60);

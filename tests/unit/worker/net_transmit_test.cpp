@@ -220,6 +220,15 @@ TEST_F(Transmit, PutsBackWhatAFullTapDidNotTake) {
   EXPECT_EQ(rig.status.next_avail.load(), 3U);
 }
 
+TEST_F(Transmit, AnswersWhatADeadWorkerHasToldOfAndNotShown) {
+  for (int i = 0; i < 5; ++i) ASSERT_TRUE(rig.send({}, 60));
+  rig.told_ahead = 3;
+  EXPECT_EQ(rig.transmit(), WorkerExit::kStopped);
+  EXPECT_EQ(rig.tap.sent.size(), 5U);
+  EXPECT_EQ(answers(), 5U);
+  EXPECT_EQ(rig.status.next_avail.load(), 5U);
+}
+
 TEST_F(Transmit, DropsWhileTheTapIsDown) {
   ASSERT_TRUE(rig.send({}, 60));
   ASSERT_TRUE(rig.send({}, 60));
