@@ -70,7 +70,9 @@ def boot(kernel: str, programs: list, script: str, workdir: Path, *, kernel_opti
     """Runs the script as root of that machine; the lines that it printed."""
     disk = workdir / "root.img"
     root_disk(disk, programs, script)
+    # In turns on one thread: limits of cgroups make Linux patch its scheduler, and TCG may run into
+    # half a patch on another processor.
     with qemu.Guest([], ENTER_ROOT, workdir, parts=prepare(kernel), images=[disk], memory=MEMORY,
-                    kernel_options=kernel_options, cpus=2, timeout_s=TIMEOUT_S, echo=echo,
-                    **more) as guest:
+                    kernel_options=kernel_options, cpus=2, threads="single", timeout_s=TIMEOUT_S,
+                    echo=echo, **more) as guest:
         return guest.finish().splitlines()

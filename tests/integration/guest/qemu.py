@@ -67,10 +67,10 @@ def on_off(value: bool) -> str:
 
 
 def qemu_command(disks: list, kernel, initramfs, cpus: int = 4, memory: str = "512M",
-                 cards: list = ()) -> list:
+                 cards: list = (), threads: str = "multi") -> list:
     """The lines a user would type. Without a kernel the firmware boots from the first disk."""
     command = [
-        QEMU, "-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max", "-smp", str(cpus),
+        QEMU, "-accel", f"tcg,thread={threads},tb-size=128", "-cpu", "max", "-smp", str(cpus),
         "-m", memory,
         # vhost-user: the back-end maps the guest's memory, so it must be shared.
         "-object", f"memory-backend-memfd,id=mem,size={memory.split(',')[0]},share=on",
@@ -111,7 +111,7 @@ class Guest:
     def __init__(self, disks: list, script: str, workdir: Path, *, timeout_s: float = 240,
                  may_reboot: bool = False, spare_memory: bool = False, echo=None, cards: list = (),
                  images: list = (), moves_from=None, parts: kit.Kit = None, cpus: int = 4,
-                 memory: str = "512M", kernel_options: str = ""):
+                 memory: str = "512M", kernel_options: str = "", threads: str = "multi"):
         """`moves_from`: a guest that will migrate here; the script is the same."""
         self.token = moves_from.token if moves_from else secrets.token_hex(8)
         self.workdir = Path(workdir)
@@ -125,7 +125,8 @@ class Guest:
         initramfs = self.workdir / "initramfs.cpio"
         kit.with_script(parts.initramfs, script, initramfs)
         memory += ",slots=2,maxmem=2G" if spare_memory else ""
-        command = qemu_command(disks, parts.kernel, initramfs, cpus, memory, cards) + [
+        command = qemu_command(disks, parts.kernel, initramfs, cpus, memory, cards,
+                               threads) + [
             # On a busy host the timer's first interrupts may come later than Linux expects.
             "-append", "console=ttyS0 tsc=reliable no_timer_check quiet panic=-1 "
             f"guest.token={self.token} {kernel_options}",
