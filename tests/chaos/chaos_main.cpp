@@ -7,19 +7,23 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <memory>
 #include <string>
 #include <string_view>
 
+#include "tests/chaos/cards.h"
 #include "tests/chaos/chaos.h"
 #include "tests/fakes/failure.h"
 
 namespace {
 
 constexpr const char* kUsage =
-    "usage: bulkhead-chaos [--events=N] [--seed=N] [--queues=N] [--engine=io_uring|fallback]\n"
+    "usage: bulkhead-chaos [--card] [--events=N] [--seed=N] [--queues=N] "
+    "[--engine=io_uring|fallback]\n"
     "                      [--direct=on|off] [--tracked=on|off] [--packed=on|off]\n"
     "                      [--vary] [--round=N] [--rest-us=N] [--program=PATH] [--verbose]\n"
     "\n"
+    "  --card       a network card on a tap instead of a disk; --queues are pairs then. As root\n"
     "  --round=N    a guest of its own after every N events, with the next seed: 500\n"
     "  --vary       and with the next of both engines, with and without O_DIRECT, tracking, "
     "packed\n"
@@ -69,6 +73,7 @@ bool take_one(std::string_view argument, Run& run) {
     plan.rest = std::chrono::microseconds(rest_us);
     return true;
   }
+  if (argument == "--card") return plan.card = true;
   if (argument == "--verbose") return plan.verbose = true;
   if (argument == "--vary") return run.vary = true;
   return take(argument, "--events=", run.events) || take(argument, "--round=", run.round) ||
@@ -94,19 +99,25 @@ void vary(chaos::Plan& plan) {
   plan.packed = plan.seed / 4 % 3 == 1;
 }
 
+std::unique_ptr<chaos::Hand> make_hand(const chaos::Plan& plan, chaos::Tally& tally) {
+  if (plan.card) return std::make_unique<chaos::Cards>(plan, tally);
+  return std::make_unique<chaos::Chaos>(plan, tally);
+}
+
 bool do_round(const chaos::Plan& plan, chaos::Tally& tally) {
   try {
-    chaos::Chaos chaos(plan, tally);
+    const std::unique_ptr<chaos::Hand> hand = make_hand(plan, tally);
     try {
-      chaos.run();
+      hand->run();
       return true;
     } catch (const std::exception& failure) {
-      std::fprintf(stderr, "%s\n%s", failure.what(), chaos.story().c_str());
+      std::fprintf(stderr, "%s\n%s", failure.what(), hand->story().c_str());
       // Threads of the load may still wait for answers that do not come.
-      std::fprintf(
-          stderr, "FAILED with --seed=%llu --engine=%s --direct=%s --tracked=%s --packed=%s\n",
-          static_cast<unsigned long long>(plan.seed), plan.engine.c_str(),
-          plan.direct ? "on" : "off", plan.tracked ? "on" : "off", plan.packed ? "on" : "off");
+      std::fprintf(stderr,
+                   "FAILED with%s --seed=%llu --engine=%s --direct=%s --tracked=%s --packed=%s\n",
+                   plan.card ? " --card" : "", static_cast<unsigned long long>(plan.seed),
+                   plan.engine.c_str(), plan.direct ? "on" : "off", plan.tracked ? "on" : "off",
+                   plan.packed ? "on" : "off");
       std::_Exit(1);
     }
   } catch (const std::exception& failure) {
@@ -136,6 +147,6 @@ int main(int count, char** arguments) {
                    static_cast<unsigned long long>(tally.answered));
     }
   }
-  tally.print();
+  tally.print(run.plan.card);
   return 0;
 }

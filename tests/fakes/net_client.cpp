@@ -1,5 +1,6 @@
 #include "tests/fakes/net_client.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -65,7 +66,8 @@ void NetClient::make_memory() {
 void NetClient::negotiate_protocol() {
   offered_ = vhost_.get_features();
   require((offered_ & kVhostFeatureProtocol) != 0, "no protocol features are offered");
-  protocol_ = vhost_.get_protocol_features() & kProtocolUnderstood & options_.protocol_features;
+  const std::uint64_t understood = kProtocolUnderstood | (options_.tracked ? kProtocolInflight : 0);
+  protocol_ = vhost_.get_protocol_features() & understood & options_.protocol_features;
   vhost_.set_protocol_features(protocol_);
   vhost_.ask_for_acks(options_.acks && (protocol_ & kProtocolReplyAck) != 0);
   if ((protocol_ & kProtocolMq) != 0) {
@@ -101,9 +103,37 @@ void NetClient::start_queue(std::uint32_t index, std::uint32_t base) {
   vhost_.set_vring_fd(VhostRequest::kSetVringCall, number, queue.doorbell().current());
 }
 
+void NetClient::give_inflight() {
+  if ((protocol_ & kProtocolInflight) == 0) return;
+  if (!inflight_.file.valid()) {
+    const auto count = static_cast<std::uint16_t>(queues());
+    const std::uint16_t entries = std::max(options_.receive.size, options_.transmit.size);
+    inflight_ = vhost_.get_inflight_fd(count, entries);
+    require(inflight_.file.valid(), "the back-end has no in-flight region");
+  }
+  vhost_.set_inflight_fd(inflight_.description, inflight_.file.ref());
+}
+
+bool NetClient::reconnect(const std::string& socket_path, bool anew) {
+  try {
+    vhost_ = VhostFrontend(socket_path);
+    negotiate_protocol();
+    vhost_.set_features(features_ | (logs_ ? kVhostFeatureLogAll : 0));
+    // Whoever served before is gone once we are let in.
+    if (anew) {
+      for (const auto& queue : queues_) queue->reset();
+    }
+    start_all();
+    return true;
+  } catch (const Failure&) {
+    return false;
+  }
+}
+
 void NetClient::start_all() {
+  give_inflight();
   vhost_.set_mem_table(memory_);
-  for (std::uint32_t i = 0; i < queues(); ++i) start_queue(i, queues_.at(i)->ring().base());
+  for (std::uint32_t i = 0; i < queues(); ++i) start_queue(i, queues_.at(i)->ring().base_of_used());
   if ((features_ & kVhostFeatureProtocol) != 0) {
     for (std::uint32_t i = 0; i < queues(); ++i) enable(number_of(i), true);
   }

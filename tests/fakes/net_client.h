@@ -21,6 +21,7 @@ class NetClient {
   struct Options {
     std::uint16_t pairs = 1;
     bool packed = false;   // All rings; fails where that is not offered.
+    bool tracked = false;  // Keeps an in-flight region, as crosvm and QEMU do for disks.
     bool control = false;  // The control virtqueue is ours to serve, as with crosvm.
     NetQueueDriver::Shape receive = {};
     NetQueueDriver::Shape transmit = {.slot_bytes = 70000};
@@ -43,6 +44,7 @@ class NetClient {
   [[nodiscard]] NetQueueDriver& transmit_queue(std::size_t pair = 0) {
     return *queues_.at(2 * pair + 1);
   }
+  [[nodiscard]] NetQueueDriver& queue(std::size_t index) { return *queues_.at(index); }
   [[nodiscard]] NetQueueDriver& control_queue() { return *queues_.back(); }
   [[nodiscard]] std::uint64_t offered() const noexcept { return offered_; }
   [[nodiscard]] std::uint64_t features() const noexcept { return features_; }
@@ -67,15 +69,21 @@ class NetClient {
   // As QEMU begins and ends a migration: SET_LOG_BASE first, then what makes use of it.
   void set_log(const DirtyLog& log) { vhost_.set_log_base(log.description(), log.file()); }
   void log_writes(bool on);
+  // The back-end's end of the connection is gone: connects again and goes on where the used rings
+  // stand, with the same in-flight region. One try; false where that connection ends, too.
+  // `anew`: the guest has reset its card, and its rings are empty.
+  [[nodiscard]] bool reconnect(const std::string& socket_path, bool anew = false);
   // A guest's reset: every ring stopped, emptied, and started again.
   void restart_all();
 
  private:
   void make_memory();
+  void give_inflight();
   [[nodiscard]] NetQueueDriver::Shape shape_of(std::uint32_t index) const;
 
   Options options_;
   bool logs_ = false;
+  VhostFrontend::InflightFile inflight_;  // Without a file where it was not negotiated.
   VhostFrontend vhost_;
   VmMemory memory_;
   std::vector<std::unique_ptr<NetQueueDriver>> queues_;
